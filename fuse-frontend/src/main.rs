@@ -1,0 +1,2 @@
+//! `dbmount`. 
+fn main() {}

@@ -1,0 +1,1 @@
+//! MongoDB connections: the self-contained wire codec, SCRAM, topology, sessions.
