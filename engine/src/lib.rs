@@ -32,11 +32,12 @@ extern crate alloc;
 pub mod backend;
 pub mod config;
 pub mod contract;
+pub mod decide;
+pub mod engine;
 pub mod errno;
 pub mod id;
-pub mod op;
-pub mod engine;
 pub mod layout;
+pub mod op;
 pub mod time;
 
 pub use config::Config;

@@ -191,37 +191,145 @@ pub enum Request {
     /// Write back everything and give up sessions. Answered by [`Response::Done`], or the first
     /// write error.
     Detach,
-    Lookup { parent: Ino, name: Name },
-    Forget { ino: Ino, count: u64 },
-    GetAttr { ino: Ino },
-    SetAttr { ino: Ino, set: SetAttr, caller: Caller },
-    ReadLink { ino: Ino },
+    Lookup {
+        parent: Ino,
+        name: Name,
+    },
+    Forget {
+        ino: Ino,
+        count: u64,
+    },
+    GetAttr {
+        ino: Ino,
+    },
+    SetAttr {
+        ino: Ino,
+        set: SetAttr,
+        caller: Caller,
+    },
+    ReadLink {
+        ino: Ino,
+    },
     /// Regular files too, when `kind` is `File`. `perm` has the umask applied.
-    Mknod { parent: Ino, name: Name, kind: Kind, perm: u16, rdev: u32, caller: Caller },
-    Mkdir { parent: Ino, name: Name, perm: u16, caller: Caller },
-    Symlink { parent: Ino, name: Name, target: Bytes, caller: Caller },
-    Unlink { parent: Ino, name: Name },
-    Rmdir { parent: Ino, name: Name },
-    Rename { parent: Ino, name: Name, to_parent: Ino, to_name: Name, mode: RenameMode },
-    Link { ino: Ino, parent: Ino, name: Name },
-    Create { parent: Ino, name: Name, perm: u16, flags: OpenFlags, caller: Caller },
-    Open { ino: Ino, flags: OpenFlags },
-    Read { ino: Ino, fh: Fh, offset: u64, size: u32 },
-    Write { ino: Ino, fh: Fh, offset: u64, data: Bytes },
-    Flush { ino: Ino, fh: Fh },
-    Release { ino: Ino, fh: Fh },
-    Fsync { ino: Ino, fh: Fh, data_only: bool },
-    Fallocate { ino: Ino, fh: Fh, offset: u64, length: u64, mode: FallocateMode },
-    OpenDir { ino: Ino },
+    Mknod {
+        parent: Ino,
+        name: Name,
+        kind: Kind,
+        perm: u16,
+        rdev: u32,
+        caller: Caller,
+    },
+    Mkdir {
+        parent: Ino,
+        name: Name,
+        perm: u16,
+        caller: Caller,
+    },
+    Symlink {
+        parent: Ino,
+        name: Name,
+        target: Bytes,
+        caller: Caller,
+    },
+    Unlink {
+        parent: Ino,
+        name: Name,
+    },
+    Rmdir {
+        parent: Ino,
+        name: Name,
+    },
+    Rename {
+        parent: Ino,
+        name: Name,
+        to_parent: Ino,
+        to_name: Name,
+        mode: RenameMode,
+    },
+    Link {
+        ino: Ino,
+        parent: Ino,
+        name: Name,
+    },
+    Create {
+        parent: Ino,
+        name: Name,
+        perm: u16,
+        flags: OpenFlags,
+        caller: Caller,
+    },
+    Open {
+        ino: Ino,
+        flags: OpenFlags,
+    },
+    Read {
+        ino: Ino,
+        fh: Fh,
+        offset: u64,
+        size: u32,
+    },
+    Write {
+        ino: Ino,
+        fh: Fh,
+        offset: u64,
+        data: Bytes,
+    },
+    Flush {
+        ino: Ino,
+        fh: Fh,
+    },
+    Release {
+        ino: Ino,
+        fh: Fh,
+    },
+    Fsync {
+        ino: Ino,
+        fh: Fh,
+        data_only: bool,
+    },
+    Fallocate {
+        ino: Ino,
+        fh: Fh,
+        offset: u64,
+        length: u64,
+        mode: FallocateMode,
+    },
+    OpenDir {
+        ino: Ino,
+    },
     /// `budget` is in bytes of the kernel's reply buffer, see [`DirEntry::cost`].
-    ReadDir { ino: Ino, fh: Fh, offset: u64, budget: u32, plus: bool },
-    ReleaseDir { ino: Ino, fh: Fh },
-    FsyncDir { ino: Ino },
+    ReadDir {
+        ino: Ino,
+        fh: Fh,
+        offset: u64,
+        budget: u32,
+        plus: bool,
+    },
+    ReleaseDir {
+        ino: Ino,
+        fh: Fh,
+    },
+    FsyncDir {
+        ino: Ino,
+    },
     StatFs,
-    GetXattr { ino: Ino, name: Name },
-    ListXattr { ino: Ino },
-    SetXattr { ino: Ino, name: Name, value: Bytes, mode: XattrMode },
-    RemoveXattr { ino: Ino, name: Name },
+    GetXattr {
+        ino: Ino,
+        name: Name,
+    },
+    ListXattr {
+        ino: Ino,
+    },
+    SetXattr {
+        ino: Ino,
+        name: Name,
+        value: Bytes,
+        mode: XattrMode,
+    },
+    RemoveXattr {
+        ino: Ino,
+        name: Name,
+    },
 }
 
 /// The answer to a [`Request`].

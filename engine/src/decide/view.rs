@@ -1,0 +1,196 @@
+//! The facts a decision stands on, and the wish list of those that are missing.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use crate::id::Ino;
+use crate::op::{Attr, Name, StatFs};
+use crate::time::Wall;
+
+/// A fact that a decision asks for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Want {
+    /// Where a name leads, and the attributes of what is there.
+    Entry(Ino, Name),
+    /// The attributes of an inode.
+    Attr(Ino),
+    /// Whether a directory has no entries.
+    Empty(Ino),
+    /// The target of a symlink.
+    Target(Ino),
+    /// One extended attribute.
+    Xattr(Ino, Name),
+    /// The names of all extended attributes.
+    XattrNames(Ino),
+    /// Figures of the filesystem.
+    StatFs,
+    /// An inode number that is free, for a new inode that will first be called `1` in `0`.
+    FreshIno(Ino, Name),
+}
+
+/// A fact, as it was when the server answered.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Fact {
+    /// Of [`Want::Entry`]: the inode the name leads to, or that there is none.
+    Entry(Option<Ino>),
+    /// Of [`Want::Attr`]; `None` when the inode is gone.
+    Attr(Option<Attr>),
+    /// Of [`Want::Empty`].
+    Empty(bool),
+    /// Of [`Want::Target`].
+    Target(Bytes),
+    /// Of [`Want::Xattr`]; `None` when there is no such attribute.
+    Xattr(Option<Bytes>),
+    /// Of [`Want::XattrNames`].
+    XattrNames(Vec<Name>),
+    /// Of [`Want::StatFs`].
+    StatFs(StatFs),
+    /// Of [`Want::FreshIno`].
+    FreshIno(Ino),
+}
+
+/// Facts by what was asked.
+pub type Facts = BTreeMap<Want, Fact>;
+
+/// The facts that a decision lacks; fetched together, in one round trip where that is possible.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Missing(pub Vec<Want>);
+
+impl Missing {
+    /// The union of two wish lists: `both(a, b)?` asks for all that either lacks at once.
+    pub fn both<A, B>(a: Result<A, Missing>, b: Result<B, Missing>) -> Result<(A, B), Missing> {
+        match (a, b) {
+            (Ok(a), Ok(b)) => Ok((a, b)),
+            (Err(Missing(mut a)), Err(Missing(b))) => {
+                a.extend(b);
+                Err(Missing(a))
+            }
+            (Err(missing), Ok(_)) | (Ok(_), Err(missing)) => Err(missing),
+        }
+    }
+}
+
+/// What a layout can hold; a rule asks this before it plans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Caps {
+    /// An inode may have several names.
+    pub hard_links: bool,
+    /// Fifos, sockets and device nodes.
+    pub special_files: bool,
+    /// `RENAME_EXCHANGE`.
+    pub exchange: bool,
+    /// The longest file there can be, in bytes.
+    pub max_file_size: u64,
+    /// The longest value of an extended attribute, in bytes.
+    pub max_xattr_size: usize,
+    /// The directories' link counts follow their subdirectories (else they are always 1, which
+    /// tells `find` not to count on them).
+    pub dir_nlink: bool,
+}
+
+/// The facts at hand, over what the cache holds.
+#[derive(Debug)]
+pub struct View<'a> {
+    /// Facts fetched for this very decision.
+    pub fresh: &'a Facts,
+    /// Leased facts of earlier operations.
+    pub cached: &'a dyn Cached,
+    /// What the layout can hold.
+    pub caps: Caps,
+    /// The time to write into timestamps.
+    pub now: Wall,
+    /// The mount changes nothing.
+    pub read_only: bool,
+    /// Whether an inode is open here: its contents must outlive its last name.
+    pub held: &'a dyn Held,
+}
+
+/// Leased facts, see [`View::cached`].
+pub trait Cached: core::fmt::Debug {
+    /// The fact that answers `want`, if a lease on it is still good.
+    fn cached(&self, want: &Want) -> Option<Fact>;
+}
+
+/// Open inodes, see [`View::held`].
+pub trait Held: core::fmt::Debug {
+    /// Whether a handle is open on `ino` on this mount.
+    fn is_held(&self, ino: Ino) -> bool;
+}
+
+impl View<'_> {
+    fn fact(&self, want: Want) -> Result<Fact, Missing> {
+        match self.fresh.get(&want) {
+            Some(fact) => Ok(fact.clone()),
+            None => self.cached.cached(&want).ok_or_else(|| Missing(alloc::vec![want])),
+        }
+    }
+
+    /// Where `name` in `dir` leads.
+    pub fn entry(&self, dir: Ino, name: &Name) -> Result<Option<Ino>, Missing> {
+        let want = Want::Entry(dir, name.clone());
+        match self.fact(want.clone())? {
+            Fact::Entry(ino) => Ok(ino),
+            _ => Err(Missing(alloc::vec![want])),
+        }
+    }
+
+    /// The attributes of `ino`; `None` when it is gone.
+    pub fn attr(&self, ino: Ino) -> Result<Option<Attr>, Missing> {
+        match self.fact(Want::Attr(ino))? {
+            Fact::Attr(attr) => Ok(attr),
+            _ => Err(Missing(alloc::vec![Want::Attr(ino)])),
+        }
+    }
+
+    /// Whether the directory has no entries.
+    pub fn empty(&self, dir: Ino) -> Result<bool, Missing> {
+        match self.fact(Want::Empty(dir))? {
+            Fact::Empty(empty) => Ok(empty),
+            _ => Err(Missing(alloc::vec![Want::Empty(dir)])),
+        }
+    }
+
+    /// The target of a symlink.
+    pub fn target(&self, ino: Ino) -> Result<Bytes, Missing> {
+        match self.fact(Want::Target(ino))? {
+            Fact::Target(target) => Ok(target),
+            _ => Err(Missing(alloc::vec![Want::Target(ino)])),
+        }
+    }
+
+    /// One extended attribute.
+    pub fn xattr(&self, ino: Ino, name: &Name) -> Result<Option<Bytes>, Missing> {
+        let want = Want::Xattr(ino, name.clone());
+        match self.fact(want.clone())? {
+            Fact::Xattr(value) => Ok(value),
+            _ => Err(Missing(alloc::vec![want])),
+        }
+    }
+
+    /// The names of the extended attributes.
+    pub fn xattr_names(&self, ino: Ino) -> Result<Vec<Name>, Missing> {
+        match self.fact(Want::XattrNames(ino))? {
+            Fact::XattrNames(names) => Ok(names),
+            _ => Err(Missing(alloc::vec![Want::XattrNames(ino)])),
+        }
+    }
+
+    /// Figures of the filesystem.
+    pub fn statfs(&self) -> Result<StatFs, Missing> {
+        match self.fact(Want::StatFs)? {
+            Fact::StatFs(figures) => Ok(figures),
+            _ => Err(Missing(alloc::vec![Want::StatFs])),
+        }
+    }
+
+    /// A free inode number for what will be called `name` in `dir`.
+    pub fn fresh_ino(&self, dir: Ino, name: &Name) -> Result<Ino, Missing> {
+        let want = Want::FreshIno(dir, name.clone());
+        match self.fact(want.clone())? {
+            Fact::FreshIno(ino) => Ok(ino),
+            _ => Err(Missing(alloc::vec![want])),
+        }
+    }
+}
