@@ -36,6 +36,7 @@ pub mod decide;
 pub mod engine;
 pub mod errno;
 pub mod id;
+pub mod keys;
 pub mod layout;
 pub mod op;
 pub mod time;
