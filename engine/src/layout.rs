@@ -1,11 +1,242 @@
 //! The seam between the engine and a layout: how plans become commands and replies facts.
+//!
+//! Every procedure of a layout starts with a method that is told what to do and ends with an
+//! [`Outcome`]; in between it may hand out [`Work`], whose replies come back to
+//! [`Layout::resume`]. A layout keeps what it must remember meanwhile in its ticket.
 
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt::Debug;
 
+use bytes::Bytes;
+
 use crate::backend::Backend;
+use crate::contract::{Link, Mode};
+use crate::decide::{Caps, Facts, Plan, Want};
+use crate::engine::{Cx, Progress};
+use crate::errno::Errno;
+use crate::id::{Ino, Lane, Token};
+use crate::op::{Attached, Attr, Kind, Name};
+use crate::time::{Duration, Wall};
 
 /// A way of keeping a filesystem in a database.
 pub trait Layout: Clone + Debug {
     /// The kind of server it speaks to.
     type Backend: Backend;
+    /// What it must remember to understand the replies to its work.
+    type Ticket: Clone + Debug;
+    /// A place in a directory: everything before it has been listed.
+    type Cursor: Clone + Debug + Default + PartialEq;
+
+    /// What it can hold.
+    fn caps(&self) -> Caps;
+
+    /// Looks at the server: can it be served from? Ends with [`Outcome::Attached`] or
+    /// [`Outcome::Refused`].
+    fn attach(&mut self, cx: &mut Cx<Self::Backend>) -> Step<Self>;
+
+    /// Gives up what it holds on the server (sessions, leases). Everything has been written back.
+    fn detach(&mut self, cx: &mut Cx<Self::Backend>) -> Step<Self>;
+
+    /// Fetches facts. Ends with [`Outcome::Facts`], which answers every want; an entry comes with
+    /// the attributes of what it leads to.
+    fn fetch(&mut self, wants: &[Want], cx: &mut Cx<Self::Backend>) -> Step<Self>;
+
+    /// Applies a plan, all or none. Ends with [`Outcome::Applied`] or [`Outcome::Conflict`].
+    fn commit(&mut self, plan: &Plan, token: Token, cx: &mut Cx<Self::Backend>) -> Step<Self>;
+
+    /// Lists up to `limit` entries of a directory from a place in it. Ends with
+    /// [`Outcome::Page`].
+    fn list(
+        &mut self,
+        dir: Ino,
+        from: &Self::Cursor,
+        limit: usize,
+        cx: &mut Cx<Self::Backend>,
+    ) -> Step<Self>;
+
+    /// Whether an inode may be opened, and how.
+    fn open(&mut self, ino: Ino, write: bool) -> Result<(), Errno>;
+
+    /// Reads a range of a file. Ends with [`Outcome::Data`].
+    fn read(&mut self, ino: Ino, offset: u64, len: u32, cx: &mut Cx<Self::Backend>) -> Step<Self>;
+
+    /// Writes a file's dirty extents. Ends with [`Outcome::Wrote`].
+    fn write(&mut self, ino: Ino, out: &WriteOut, cx: &mut Cx<Self::Backend>) -> Step<Self>;
+
+    /// The last handle on an inode whose names are gone was closed: its contents may go. The work
+    /// is done by a later [`task`](Self::task).
+    fn release_orphan(&mut self, ino: Ino, cx: &mut Cx<Self::Backend>);
+
+    /// Nobody remembers the inode any more: neither the kernel, nor a handle, nor the fact cache.
+    fn forget(&mut self, ino: Ino);
+
+    /// Takes the replies to some work.
+    fn resume(
+        &mut self,
+        ticket: Self::Ticket,
+        replies: Vec<<Self::Backend as Backend>::Reply>,
+        cx: &mut Cx<Self::Backend>,
+    ) -> Step<Self>;
+
+    /// Work of its own accord (indexing, revalidating, reclaiming), called after every input
+    /// until there is none. Bounded by the layout: it counts its own outstanding tasks. Ends with
+    /// [`Outcome::Done`].
+    fn task(&mut self, cx: &mut Cx<Self::Backend>) -> Option<Work<Self>>;
+
+    /// When [`task`](Self::task) will have something to do although nothing happens.
+    fn task_due(&self) -> Option<crate::time::Mono> {
+        None
+    }
+
+    /// The server said something unasked.
+    fn push(&mut self, push: <Self::Backend as Backend>::Push, cx: &mut Cx<Self::Backend>);
+
+    /// A lane's connection came up or was lost.
+    fn link(&mut self, lane: Lane, link: &Link, cx: &mut Cx<Self::Backend>);
+
+    /// How long a fact about a name, fetched at `since`, stays true; zero when something has
+    /// happened to it since.
+    fn entry_lease(&self, dir: Ino, name: &Name, found: Option<Ino>, since: Epoch) -> Duration;
+
+    /// How long attributes and contents of an inode, fetched at `since`, stay true.
+    fn attr_lease(&self, ino: Ino, since: Epoch) -> Duration;
+
+    /// Now, on the scale of the leases: counts the pushes there have been.
+    fn epoch(&self) -> Epoch;
+
+    /// How far the background work is that a user waits for.
+    fn progress(&self) -> Progress {
+        Progress { finished: true, ..Progress::default() }
+    }
+
+    /// The directory an inode's name is in; the root is its own.
+    fn parent(&self, ino: Ino) -> Ino;
+
+    /// A path for messages: how the user would find the inode.
+    fn describe(&self, ino: Ino) -> String;
+}
+
+/// Counts a layout's invalidations, so that a reply that crossed one on the way is not believed
+/// for longer than the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(pub u64);
+
+/// What a procedure of a layout comes to.
+#[derive(Clone, Debug)]
+pub enum Step<L: Layout + ?Sized> {
+    /// It has ended.
+    Done(Outcome<L>),
+    /// It goes on when these commands are answered.
+    Work(Work<L>),
+    /// It cannot be known yet (the index is being built): start again after `Cx::wake`.
+    Park,
+    /// It failed.
+    Fail(Failure),
+}
+
+impl<L: Layout> Step<L> {
+    /// It failed with an errno and nothing to say about it.
+    #[must_use]
+    pub fn fail(errno: Errno) -> Self {
+        Step::Fail(Failure { errno, text: None })
+    }
+}
+
+/// An error for the caller, and a line for the log when there is something to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// For the kernel.
+    pub errno: Errno,
+    /// For the log: what, where, and what to do.
+    pub text: Option<String>,
+}
+
+/// Commands whose replies a layout needs. Applying them a second time must do no harm: after a
+/// lost connection the engine sends them again.
+#[derive(Clone, Debug)]
+pub struct Work<L: Layout + ?Sized> {
+    /// Where to send them.
+    pub lane: Lane,
+    /// What they are to each other.
+    pub mode: Mode,
+    /// The commands.
+    pub commands: Vec<<L::Backend as Backend>::Command>,
+    /// For the replies.
+    pub ticket: L::Ticket,
+}
+
+/// How a procedure of a layout ended.
+#[derive(Clone, Debug)]
+pub enum Outcome<L: Layout + ?Sized> {
+    /// The server can be served from.
+    Attached(Attached),
+    /// It cannot; one line that says why and what to do.
+    Refused(String),
+    /// The facts.
+    Facts(Facts),
+    /// The plan is applied; facts that are known anew by that.
+    Applied(Facts),
+    /// A check of the plan did not hold; nothing was applied.
+    Conflict,
+    /// Some entries.
+    Page(Page<L>),
+    /// Some contents.
+    Data(Data),
+    /// The extents are written, and this is the file's length now.
+    Wrote {
+        /// In bytes.
+        size: u64,
+    },
+    /// Done, and nothing to tell.
+    Done,
+}
+
+/// A page of a directory.
+#[derive(Clone, Debug)]
+pub struct Page<L: Layout + ?Sized> {
+    /// The entries, without `.` and `..`.
+    pub entries: Vec<Listed<L>>,
+    /// Where to go on; `None` when this was the last page.
+    pub next: Option<L::Cursor>,
+}
+
+/// One entry of a page.
+#[derive(Clone, Debug)]
+pub struct Listed<L: Layout + ?Sized> {
+    /// Its name.
+    pub name: Name,
+    /// Its inode number.
+    pub ino: Ino,
+    /// Its type.
+    pub kind: Kind,
+    /// Its attributes, where they came with the listing.
+    pub attr: Option<Attr>,
+    /// The place after it.
+    pub after: L::Cursor,
+}
+
+/// A piece of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Data {
+    /// Where it starts; at or before what was asked for.
+    pub offset: u64,
+    /// The bytes.
+    pub bytes: Bytes,
+    /// The file ends with them.
+    pub end: bool,
+}
+
+/// What to write of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriteOut {
+    /// The extents are all there is: what the file held before goes away, in one step for every
+    /// reader.
+    pub replace: bool,
+    /// Offset and bytes, in ascending order, without overlap.
+    pub extents: Vec<(u64, Bytes)>,
+    /// When the last of them was written.
+    pub mtime: Wall,
+    /// It must survive a crash of the server once acknowledged.
+    pub durable: bool,
 }

@@ -35,6 +35,7 @@ pub mod contract;
 pub mod decide;
 pub mod engine;
 pub mod errno;
+pub mod extents;
 pub mod id;
 pub mod keys;
 pub mod layout;

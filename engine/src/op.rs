@@ -332,6 +332,23 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Its name and what it is about, without contents, for messages and reports.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        use alloc::format;
+        match self {
+            Request::Write { ino, offset, data, .. } => {
+                format!("write {ino:?} {offset}+{}", data.len())
+            }
+            Request::SetXattr { ino, name, value, .. } => {
+                format!("setxattr {ino:?} {name} ({} bytes)", value.len())
+            }
+            other => format!("{other:?}"),
+        }
+    }
+}
+
 /// The answer to a [`Request`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Response {

@@ -1,0 +1,150 @@
+//! Batches on their way: who waits for them, and what a lost connection does to them.
+//!
+//! Work may be applied twice without harm (see [`Work`](crate::layout::Work)), so both faults are
+//! handled alike: the batch waits for its lane to come up and is sent again, in the order in
+//! which it was submitted, for as long as somebody waits for it.
+
+use alloc::vec::Vec;
+
+use crate::backend::Backend;
+use crate::contract::{Batch, Fault, Level, Output};
+use crate::id::{BatchId, Ino, Lane, OpId};
+use crate::layout::{Epoch, Layout, Step, Work};
+use crate::time::Mono;
+
+use super::{Engine, State};
+
+/// Who waits for a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// A request.
+    Op(OpId),
+    /// The write-back of a file.
+    Flush(Ino),
+    /// The blocks of a file, for whoever reads them.
+    Blocks {
+        /// The file.
+        ino: Ino,
+        /// The first block.
+        first: u64,
+        /// How many.
+        count: u64,
+    },
+    /// The layout's own work.
+    Task,
+    /// Nobody any more, but the layout still learns what came of it.
+    Nobody,
+}
+
+/// A batch on its way, with all that is needed to send it again.
+#[derive(Clone, Debug)]
+pub(super) struct InFlightBatch<L: Layout> {
+    owner: Owner,
+    work: Work<L>,
+    /// When the layout made it: facts in the replies that crossed an invalidation are not leased.
+    since: Epoch,
+}
+
+impl<L: Layout> Engine<L> {
+    pub(super) fn submit(&mut self, owner: Owner, work: Work<L>) {
+        let since = self.layout.epoch();
+        self.dispatch(InFlightBatch { owner, work, since });
+    }
+
+    fn dispatch(&mut self, batch: InFlightBatch<L>) {
+        let lane = batch.work.lane;
+        if self.links.get(&lane) != Some(&true) {
+            self.stalled.entry(lane).or_default().push(batch);
+            return;
+        }
+        let id = BatchId(self.next_batch);
+        self.next_batch += 1;
+        let deadline = match batch.owner {
+            Owner::Op(op) => self.ops.get(&op).map_or(Mono::NEVER, |op| op.deadline),
+            _ => self.cx.now.mono.after(self.cx.config.op_timeout),
+        };
+        self.cx.out.push_back(Output::Submit(Batch {
+            id,
+            lane,
+            mode: batch.work.mode,
+            deadline,
+            commands: batch.work.commands.clone(),
+        }));
+        self.batches.insert(id, batch);
+    }
+
+    pub(super) fn handle_replies(
+        &mut self,
+        id: BatchId,
+        result: Result<Vec<<L::Backend as Backend>::Reply>, Fault>,
+    ) {
+        let Some(batch) = self.batches.remove(&id) else { return };
+        match result {
+            Ok(replies) => {
+                let InFlightBatch { owner, work, since } = batch;
+                let step = self.layout.resume(work.ticket, replies, &mut self.cx);
+                self.void_stale_data();
+                self.route(owner, step, since);
+            }
+            Err(_) if batch.owner == Owner::Nobody => {}
+            Err(_) => self.stalled.entry(batch.work.lane).or_default().push(batch),
+        }
+    }
+
+    pub(super) fn resubmit_stalled(&mut self, lane: Lane) {
+        for batch in self.stalled.remove(&lane).unwrap_or_default() {
+            let wanted = match batch.owner {
+                Owner::Op(op) => self.ops.contains_key(&op),
+                Owner::Nobody => false,
+                _ => true,
+            };
+            if wanted {
+                self.dispatch(batch);
+            }
+        }
+    }
+
+    /// The request is answered; what is on its way for it is not awaited any more.
+    pub(super) fn abandon_batches_of(&mut self, op: OpId) {
+        for (&id, batch) in &mut self.batches {
+            if batch.owner == Owner::Op(op) {
+                batch.owner = Owner::Nobody;
+                self.cx.out.push_back(Output::Abandon(id));
+            }
+        }
+    }
+
+    /// Takes the next step of a procedure to whoever waits for it.
+    pub(super) fn route(&mut self, owner: Owner, step: Step<L>, since: Epoch) {
+        match owner {
+            Owner::Op(id) => match self.ops.get(&id).map(|op| &op.state) {
+                Some(State::Session) => self.session_step(id, step),
+                Some(State::Txn(_)) => self.txn_step(id, step, since),
+                Some(State::Piece) => self.piece_step(id, step),
+                Some(State::Listing(_)) => self.listing_step(id, step, since),
+                Some(State::Start | State::WriteRoom | State::Flush | State::Blocks) | None => {
+                    self.nobodys_step(step);
+                }
+            },
+            Owner::Flush(ino) => self.flush_step(ino, step),
+            Owner::Blocks { ino, first, count } => self.blocks_step(ino, first, count, step, since),
+            Owner::Task => match step {
+                Step::Work(work) => self.submit(Owner::Task, work),
+                Step::Fail(failure) => {
+                    if let Some(text) = failure.text {
+                        self.cx.notice(Level::Error, text);
+                    }
+                }
+                Step::Done(_) | Step::Park => {}
+            },
+            Owner::Nobody => self.nobodys_step(step),
+        }
+    }
+
+    /// A procedure whose caller is gone still runs to its end: it may be half applied.
+    fn nobodys_step(&mut self, step: Step<L>) {
+        if let Step::Work(work) = step {
+            self.submit(Owner::Nobody, work);
+        }
+    }
+}

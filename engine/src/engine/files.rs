@@ -1,0 +1,514 @@
+//! Open files: writing, write-back, flush and truncation at open.
+//!
+//! What programs write is held as extents and sent when there is enough of it, when it gets old,
+//! when room runs out, and at flush and fsync, which wait for it and tell the first error since
+//! the handle's last look. One write of a file is under way at a time.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use crate::contract::Level;
+use crate::decide::Patch;
+use crate::errno::Errno;
+use crate::extents::{Extents, Frozen};
+use crate::id::{Fh, Ino, OpId};
+use crate::layout::{Layout, Outcome, Step, WriteOut};
+use crate::op::{Attr, Opened, Request, Response};
+use crate::time::{Mono, Wall};
+
+use super::batches::Owner;
+use super::facts::{Overlay, modified};
+use super::{Engine, Handle, State, Timer};
+
+/// At most this much of a file travels in one write.
+const WRITE_BYTES: usize = 2 << 20;
+
+/// What is known of a file beyond its attributes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct File {
+    dirty: Extents,
+    /// The dirty extents are all there is: truncated at open, not yet told to the server.
+    replace: bool,
+    mtime: Wall,
+    dirty_since: Option<Mono>,
+    sending: Option<Sending>,
+    /// Errors of write-back so far, and the last of them.
+    errors: u64,
+    last_error: Option<Errno>,
+    /// The last write-back failed for good: it is tried again only when asked.
+    failed: bool,
+    /// Its last name is gone; the contents go with the last handle.
+    unlinked: bool,
+    durable: bool,
+    waiters: Vec<OpId>,
+    pub(super) blocks: BTreeMap<u64, Bytes>,
+    /// Blocks on their way, with `writes` as it was when they were asked for.
+    pub(super) fetching: BTreeMap<u64, u64>,
+    pub(super) readers: Vec<OpId>,
+    pub(super) next_read: u64,
+    /// Counts what was written to the server, so that contents read meanwhile are not kept.
+    pub(super) writes: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Sending {
+    frozen: Frozen,
+    replace: bool,
+}
+
+impl File {
+    /// Something is not on the server yet.
+    pub(super) fn is_dirty(&self) -> bool {
+        self.replace || !self.dirty.is_empty() || self.sending.is_some()
+    }
+
+    pub(super) fn is_in_use(&self) -> bool {
+        self.is_dirty() || !self.waiters.is_empty() || !self.readers.is_empty()
+    }
+
+    /// The server's contents do not count: they are about to be replaced.
+    pub(super) fn hides_base(&self) -> bool {
+        self.replace || self.sending.as_ref().is_some_and(|it| it.replace)
+    }
+
+    pub(super) fn covers(&self, from: u64, to: u64) -> bool {
+        self.dirty.covers(from, to)
+    }
+
+    pub(super) fn touches(&self, from: u64, to: u64) -> bool {
+        self.dirty.touches(from, to)
+            || self.sending.as_ref().is_some_and(|it| {
+                it.frozen.ranges().iter().any(|(at, d)| *at < to && at + d.len() as u64 > from)
+            })
+    }
+
+    /// The end of what is written and not on the server.
+    pub(super) fn dirty_end(&self) -> u64 {
+        if self.replace {
+            return self.dirty.end();
+        }
+        let sending = self.sending.as_ref().map_or(0, |it| it.frozen.end());
+        sending.max(self.dirty.end())
+    }
+
+    /// Copies what is not on the server over `into`, whose first byte is at `offset`.
+    pub(super) fn overlay(&self, offset: u64, into: &mut [u8]) {
+        if !self.replace
+            && let Some(sending) = &self.sending
+        {
+            sending.frozen.overlay(offset, into);
+        }
+        self.dirty.overlay(offset, into);
+    }
+}
+
+impl Overlay for BTreeMap<Ino, File> {
+    fn dress(&self, attr: Attr) -> Attr {
+        match self.get(&attr.ino) {
+            Some(file) if file.is_dirty() => {
+                let base = if file.hides_base() { 0 } else { attr.size };
+                modified(attr, base.max(file.dirty_end()), file.mtime)
+            }
+            _ => attr,
+        }
+    }
+}
+
+impl<L: Layout> Engine<L> {
+    // ---- open and release
+
+    pub(super) fn start_open(&mut self, id: OpId) {
+        let Some(op) = self.ops.get(&id) else { return };
+        let Request::Open { ino, flags } = op.request else { return };
+        if (flags.write || flags.truncate) && self.cx.config.read_only {
+            self.finish(id, Err(Errno::EROFS));
+            return;
+        }
+        if let Err(errno) = self.layout.open(ino, flags.write || flags.truncate) {
+            self.finish(id, Err(errno));
+            return;
+        }
+        let opened = self.open_file(ino);
+        if flags.truncate {
+            self.truncate_lazily(ino);
+        }
+        self.finish(id, Ok(Response::Opened(opened)));
+    }
+
+    pub(super) fn open_file(&mut self, ino: Ino) -> Opened {
+        let errors_seen = self.files.get(&ino).map_or(0, |file| file.errors);
+        self.cx.inodes.opened(ino);
+        let fh = self.new_handle(Handle::File { ino, errors_seen });
+        let lease = self.layout.attr_lease(ino, self.layout.epoch());
+        let keep_cache = lease > self.cx.config.lease_polled;
+        Opened { fh, keep_cache, direct_io: false }
+    }
+
+    /// `O_TRUNC`: the file is empty from now on; the server learns it with the next write-back,
+    /// so that a rewrite is one step for every other reader.
+    pub(super) fn truncate_lazily(&mut self, ino: Ino) {
+        let now = self.cx.now;
+        let file = self.files.entry(ino).or_default();
+        self.dirty_bytes -= file.dirty.bytes();
+        file.dirty = Extents::default();
+        file.replace = true;
+        file.mtime = now.wall;
+        self.block_bytes -= file.blocks.values().map(Bytes::len).sum::<usize>();
+        file.blocks.clear();
+        self.mark_dirty(ino);
+    }
+
+    pub(super) fn start_release(&mut self, id: OpId) {
+        let Some(op) = self.ops.get(&id) else { return };
+        let Request::Release { ino, fh } = op.request else { return };
+        if self.handles.remove(&fh).is_some() && self.cx.inodes.closed(ino) {
+            self.last_close(ino);
+        }
+        self.finish(id, Ok(Response::Done));
+        self.forget_if_unused(ino);
+    }
+
+    fn last_close(&mut self, ino: Ino) {
+        let Some(file) = self.files.get_mut(&ino) else { return };
+        if file.unlinked {
+            self.dirty_bytes -= file.dirty.bytes();
+            file.dirty = Extents::default();
+            file.replace = false;
+            if file.sending.is_none() {
+                self.layout.release_orphan(ino, &mut self.cx);
+            }
+        } else if file.failed && file.is_dirty() {
+            self.drop_dirty(ino);
+        } else {
+            self.flush_file(ino, true);
+        }
+    }
+
+    /// The last name of an inode went away.
+    pub(super) fn unlinked(&mut self, ino: Ino, held: bool) {
+        if held {
+            self.files.entry(ino).or_default().unlinked = true;
+        } else {
+            self.drop_file(ino);
+        }
+    }
+
+    /// Forgets contents and dirty data of an inode.
+    pub(super) fn drop_file(&mut self, ino: Ino) {
+        if let Some(file) = self.files.remove(&ino) {
+            let sending = file.sending.as_ref().map_or(0, |it| it.frozen.bytes());
+            self.dirty_bytes -= file.dirty.bytes() + sending;
+            self.block_bytes -= file.blocks.values().map(Bytes::len).sum::<usize>();
+            for id in file.waiters {
+                self.finish_flush(id);
+            }
+            for id in file.readers {
+                self.start(id);
+            }
+            self.make_room();
+        }
+    }
+
+    /// What could not be written is given up, and said.
+    fn drop_dirty(&mut self, ino: Ino) {
+        let path = self.layout.describe(ino);
+        let Some(file) = self.files.get_mut(&ino) else { return };
+        let bytes = file.dirty.bytes();
+        let why = file.last_error.unwrap_or(Errno::EIO);
+        self.dirty_bytes -= bytes;
+        file.dirty = Extents::default();
+        file.replace = false;
+        file.failed = false;
+        file.dirty_since = None;
+        self.cx.facts.forget_attr(ino);
+        let text = alloc::format!(
+            "{path}: {bytes} bytes could not be written ({why}) and are lost; the program was told",
+        );
+        self.cx.notice(Level::Error, text);
+        self.make_room();
+    }
+
+    // ---- writing
+
+    pub(super) fn start_write(&mut self, id: OpId) {
+        let Some(op) = self.ops.get_mut(&id) else { return };
+        let Request::Write { ino, fh, offset, data } = &op.request else { return };
+        let (ino, offset, data) = (*ino, *offset, data.clone());
+        if !matches!(self.handles.get(fh), Some(Handle::File { ino: of, .. }) if *of == ino) {
+            self.finish(id, Err(Errno::EBADF));
+            return;
+        }
+        let end = offset.saturating_add(data.len() as u64);
+        if end > self.layout.caps().max_file_size {
+            self.finish(id, Err(Errno::EFBIG));
+            return;
+        }
+        if self.dirty_bytes > 0 && self.dirty_bytes + data.len() > self.cx.config.dirty_bytes {
+            if let Some(op) = self.ops.get_mut(&id) {
+                op.state = State::WriteRoom;
+            }
+            self.write_room.push(id);
+            self.flush_for_room();
+            return;
+        }
+        let file = self.files.entry(ino).or_default();
+        let before = file.dirty.bytes();
+        file.dirty.write(offset, &data);
+        file.mtime = self.cx.now.wall;
+        let after = file.dirty.bytes();
+        self.dirty_bytes = self.dirty_bytes + after - before;
+        self.mark_dirty(ino);
+        if after >= self.cx.config.flush_bytes {
+            self.flush_file(ino, false);
+        }
+        self.finish(id, Ok(Response::Written(data.len() as u32)));
+    }
+
+    fn mark_dirty(&mut self, ino: Ino) {
+        let Some(file) = self.files.get_mut(&ino) else { return };
+        if file.dirty_since.is_none() {
+            file.dirty_since = Some(self.cx.now.mono);
+            let at = self.cx.now.mono.after(self.cx.config.flush_age);
+            self.timers.insert((at, Timer::FlushAge(ino)));
+        }
+    }
+
+    pub(super) fn flush_aged(&mut self, ino: Ino) {
+        let Some(file) = self.files.get_mut(&ino) else { return };
+        file.dirty_since = None;
+        if file.is_dirty() && !file.failed {
+            self.flush_file(ino, false);
+        }
+    }
+
+    /// Room runs out: every file sends what it has.
+    fn flush_for_room(&mut self) {
+        let dirty: Vec<Ino> = self
+            .files
+            .iter()
+            .filter(|(_, file)| !file.dirty.is_empty() && file.sending.is_none())
+            .map(|(&ino, _)| ino)
+            .collect();
+        for ino in dirty {
+            self.flush_file(ino, false);
+        }
+    }
+
+    /// Writers that waited for room try again.
+    fn make_room(&mut self) {
+        for id in core::mem::take(&mut self.write_room) {
+            self.start(id);
+        }
+    }
+
+    // ---- write-back
+
+    pub(super) fn start_flush(&mut self, id: OpId) {
+        let Some(op) = self.ops.get(&id) else { return };
+        let (ino, fsync) = match op.request {
+            Request::Flush { ino, .. } => (ino, false),
+            Request::Fsync { ino, .. } => (ino, true),
+            _ => return,
+        };
+        let Some(file) = self.files.get_mut(&ino) else {
+            self.finish(id, Ok(Response::Done));
+            return;
+        };
+        if file.is_dirty() && !file.unlinked {
+            file.durable |= fsync;
+            self.wait_for_flush(id, ino);
+        } else {
+            self.finish_flush(id);
+        }
+    }
+
+    pub(super) fn wait_for_flush(&mut self, id: OpId, ino: Ino) {
+        if let Some(op) = self.ops.get_mut(&id) {
+            op.state = State::Flush;
+        }
+        if let Some(file) = self.files.get_mut(&ino) {
+            file.waiters.push(id);
+        }
+        self.flush_file(ino, true);
+    }
+
+    /// Starts sending what is dirty, unless some of it is on its way. `asked`: even when the last
+    /// attempt failed.
+    pub(super) fn flush_file(&mut self, ino: Ino, asked: bool) {
+        let Some(file) = self.files.get_mut(&ino) else { return };
+        if file.sending.is_some() || !file.is_dirty() || (file.failed && !asked) {
+            return;
+        }
+        let frozen = Frozen::take(&mut file.dirty, WRITE_BYTES);
+        let out = WriteOut {
+            replace: file.replace,
+            extents: frozen.ranges().to_vec(),
+            mtime: file.mtime,
+            durable: core::mem::take(&mut file.durable),
+        };
+        file.sending = Some(Sending { frozen, replace: core::mem::take(&mut file.replace) });
+        match self.layout.write(ino, &out, &mut self.cx) {
+            Step::Work(work) => self.submit(Owner::Flush(ino), work),
+            other => self.flush_step(ino, other),
+        }
+    }
+
+    pub(super) fn flush_step(&mut self, ino: Ino, step: Step<L>) {
+        match step {
+            Step::Work(work) => self.submit(Owner::Flush(ino), work),
+            Step::Done(Outcome::Wrote { size }) => self.flushed(ino, size),
+            Step::Fail(failure) => {
+                if let Some(text) = failure.text {
+                    self.cx.notice(Level::Error, text);
+                }
+                self.flush_failed(ino, failure.errno);
+            }
+            Step::Done(_) | Step::Park => self.flush_failed(ino, Errno::EIO),
+        }
+    }
+
+    fn flushed(&mut self, ino: Ino, size: u64) {
+        let Some(file) = self.files.get_mut(&ino) else { return };
+        let Some(sending) = file.sending.take() else { return };
+        self.dirty_bytes -= sending.frozen.bytes();
+        file.failed = false;
+        file.writes += 1;
+        // Blocks that were read before this write are brought up to date or dropped.
+        let block = u64::from(self.cx.config.block_bytes);
+        for (at, data) in sending.frozen.ranges() {
+            let touched: Vec<u64> = file
+                .blocks
+                .range(at / block..=(at + data.len() as u64) / block)
+                .map(|(&n, _)| n)
+                .collect();
+            for n in touched {
+                if let Some(old) = file.blocks.remove(&n) {
+                    self.block_bytes -= old.len();
+                }
+            }
+        }
+        let mtime = file.mtime;
+        let clean = !file.is_dirty();
+        let unlinked_and_closed = file.unlinked && !self.cx.inodes.is_open(ino);
+        self.cx.facts.amend_attr(ino, |attr| *attr = modified(*attr, size, mtime));
+        self.make_room();
+        if unlinked_and_closed {
+            self.layout.release_orphan(ino, &mut self.cx);
+        }
+        if clean {
+            self.wake_flushers(ino);
+        } else {
+            let Some(file) = self.files.get(&ino) else { return };
+            if !file.waiters.is_empty()
+                || file.dirty.bytes() >= self.cx.config.flush_bytes
+                || !self.write_room.is_empty()
+                || !self.cx.inodes.is_open(ino)
+            {
+                self.flush_file(ino, false);
+            }
+        }
+        self.forget_if_unused(ino);
+    }
+
+    fn flush_failed(&mut self, ino: Ino, errno: Errno) {
+        let Some(file) = self.files.get_mut(&ino) else { return };
+        if let Some(sending) = file.sending.take() {
+            self.dirty_bytes -= sending.frozen.bytes() + file.dirty.bytes();
+            if file.replace {
+                // Truncated again meanwhile: what failed does not matter any more.
+            } else {
+                file.replace = sending.replace;
+                sending.frozen.give_back(&mut file.dirty);
+            }
+            self.dirty_bytes += file.dirty.bytes();
+        }
+        file.errors += 1;
+        file.last_error = Some(errno);
+        file.failed = true;
+        let detaching = self.ops.values().any(|op| op.request == Request::Detach);
+        if !self.cx.inodes.is_open(ino) || detaching {
+            self.drop_dirty(ino);
+        }
+        self.wake_flushers(ino);
+        // A writer that waits for room cannot get it from this file: it is told so.
+        for id in core::mem::take(&mut self.write_room) {
+            let of = match self.ops.get(&id).map(|op| &op.request) {
+                Some(Request::Write { ino, .. }) => *ino,
+                _ => continue,
+            };
+            if of == ino {
+                self.finish(id, Err(errno));
+            } else {
+                self.write_room.push(id);
+            }
+        }
+        self.forget_if_unused(ino);
+    }
+
+    fn wake_flushers(&mut self, ino: Ino) {
+        let Some(file) = self.files.get_mut(&ino) else { return };
+        for id in core::mem::take(&mut file.waiters) {
+            self.finish_flush(id);
+        }
+    }
+
+    /// Write-back of a file has come to an end for one who waited for it.
+    pub(super) fn finish_flush(&mut self, id: OpId) {
+        let Some(op) = self.ops.get(&id) else { return };
+        let (ino, fh) = match op.request {
+            Request::Flush { ino, fh } | Request::Fsync { ino, fh, .. } => (ino, fh),
+            Request::SetAttr { ino, .. } | Request::Fallocate { ino, .. } => {
+                let error =
+                    self.files.get(&ino).filter(|it| it.failed).and_then(|it| it.last_error);
+                match error {
+                    Some(errno) => self.finish(id, Err(errno)),
+                    None => self.start(id),
+                }
+                return;
+            }
+            // Detach looks at all files anew.
+            _ => {
+                self.start(id);
+                return;
+            }
+        };
+        let result = self.first_error(ino, fh);
+        self.finish(id, result.map(|()| Response::Done));
+    }
+
+    /// The error of write-back that the handle has not been told, once.
+    fn first_error(&mut self, ino: Ino, fh: Fh) -> Result<(), Errno> {
+        let Some(file) = self.files.get(&ino) else { return Ok(()) };
+        let Some(Handle::File { errors_seen, .. }) = self.handles.get_mut(&fh) else {
+            return Ok(());
+        };
+        if *errors_seen < file.errors {
+            *errors_seen = file.errors;
+            return Err(file.last_error.unwrap_or(Errno::EIO));
+        }
+        Ok(())
+    }
+
+    pub(super) fn wait_for_files(&mut self, id: OpId) {
+        for file in self.files.values_mut().filter(|file| file.is_dirty()) {
+            file.waiters.push(id);
+            return;
+        }
+    }
+
+    /// Attributes were set on the server: what is still to be written must not undo them.
+    pub(super) fn attrs_set(&mut self, ino: Ino, patch: &Patch) {
+        if let Some(file) = self.files.get_mut(&ino) {
+            if let Some(mtime) = patch.mtime {
+                file.mtime = mtime;
+            }
+            if patch.size.is_some() {
+                self.block_bytes -= file.blocks.values().map(Bytes::len).sum::<usize>();
+                file.blocks.clear();
+                file.writes += 1;
+            }
+        }
+    }
+}

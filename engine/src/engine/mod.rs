@@ -1,0 +1,507 @@
+//! The state machine: `handle` an input, `poll` outputs.
+//!
+//! [`Engine`] owns the tables (operations, batches, inodes, handles, files, facts) and routes
+//! inputs to the machines that work on them, one file each:
+//!
+//! | file | machine |
+//! |---|---|
+//! | `txn.rs` | metadata operations: read facts, decide, commit |
+//! | `files.rs` | open files, writing, write-back and flush |
+//! | `reads.rs` | reading, blocks, read-ahead |
+//! | `listing.rs` | directory listings |
+//! | `batches.rs` | batches on their way, faults and re-sending |
+//! | `facts.rs` | leased facts |
+//! | `inodes.rs` | what the kernel holds |
+
+mod batches;
+mod cx;
+mod facts;
+mod files;
+mod inodes;
+mod listing;
+mod reads;
+mod txn;
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::config::Config;
+use crate::contract::{Input, Level, Link, Output};
+use crate::errno::Errno;
+use crate::id::{BatchId, Fh, Ino, Lane, OpId};
+use crate::layout::{Failure, Layout, Outcome, Step};
+use crate::op::{Request, Response};
+use crate::time::{Duration, Mono, Now};
+
+use batches::{InFlightBatch, Owner};
+pub use cx::Cx;
+use files::File;
+use listing::{DirHandle, Listing};
+use txn::Txn;
+
+/// What is in progress, for hang reports and status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InFlight {
+    /// The request.
+    pub op: OpId,
+    /// Its name and main arguments.
+    pub what: String,
+    /// What it waits for.
+    pub waits_for: &'static str,
+    /// For how long it has been going on.
+    pub age: Duration,
+}
+
+/// How much more an engine will take before it wants to be left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credit {
+    /// Further requests.
+    pub ops: usize,
+    /// Further bytes to write.
+    pub bytes: usize,
+}
+
+/// Background work worth showing: how far the first index is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Items done.
+    pub done: u64,
+    /// Items there are, as far as known.
+    pub total: Option<u64>,
+    /// Nothing more to wait for.
+    pub finished: bool,
+}
+
+/// A request in progress.
+#[derive(Clone, Debug)]
+struct Op<L: Layout> {
+    request: Request,
+    started: Mono,
+    deadline: Mono,
+    state: State<L>,
+}
+
+/// What a request in progress expects next.
+#[derive(Clone, Debug)]
+enum State<L: Layout> {
+    /// Just taken; or parked and to be started again.
+    Start,
+    /// `Attach`/`Detach`: the layout's answer.
+    Session,
+    /// A metadata transaction: facts or the commit's verdict.
+    Txn(Txn),
+    /// Room for dirty bytes.
+    WriteRoom,
+    /// The file's write-back to come to an end.
+    Flush,
+    /// Blocks of the file.
+    Blocks,
+    /// A piece of the file that is for this request alone.
+    Piece,
+    /// A page of a directory.
+    Listing(Listing<L>),
+}
+
+impl<L: Layout> State<L> {
+    fn waits_for(&self) -> &'static str {
+        match self {
+            State::Start => "the index",
+            State::Session => "the server",
+            State::Txn(txn) if txn.committing() => "a commit",
+            State::Txn(_) => "facts",
+            State::WriteRoom => "room for dirty data",
+            State::Flush => "write-back",
+            State::Blocks | State::Piece => "data",
+            State::Listing(_) => "a page of the directory",
+        }
+    }
+}
+
+/// An open file or directory.
+#[derive(Clone, Debug)]
+enum Handle<L: Layout> {
+    File { ino: Ino, errors_seen: u64 },
+    Dir(DirHandle<L>),
+}
+
+/// What a timer is for; the timers of one instant fire in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// A request has taken as long as it may.
+    Deadline(OpId),
+    /// A file has been dirty for as long as it may.
+    FlushAge(Ino),
+    /// The layout asked for it.
+    Task,
+}
+
+/// A filesystem over a layout. See the crate's documentation for how to drive it.
+#[derive(Clone, Debug)]
+pub struct Engine<L: Layout> {
+    layout: L,
+    cx: Cx<L::Backend>,
+    ops: BTreeMap<OpId, Op<L>>,
+    parked: Vec<OpId>,
+    batches: BTreeMap<BatchId, InFlightBatch<L>>,
+    next_batch: u64,
+    /// Batches that a lost connection gave back, in the order in which they were submitted.
+    stalled: BTreeMap<Lane, Vec<InFlightBatch<L>>>,
+    links: BTreeMap<Lane, bool>,
+    handles: BTreeMap<Fh, Handle<L>>,
+    next_fh: u64,
+    files: BTreeMap<Ino, File>,
+    dirty_bytes: usize,
+    block_bytes: usize,
+    /// Files by when blocks of theirs were kept, oldest first.
+    block_queue: VecDeque<Ino>,
+    write_room: Vec<OpId>,
+    timers: BTreeSet<(Mono, Timer)>,
+    task_timer: Option<Mono>,
+    commits: u64,
+    session: u64,
+}
+
+impl<L: Layout> Engine<L> {
+    /// A new engine. The first request must be `Request::Attach`. The seed decides the session's
+    /// identity, so two mounts of one server must not share it.
+    pub fn new(config: Config, layout: L, seed: u64, now: Now) -> Self {
+        Engine {
+            layout,
+            cx: Cx::new(config, seed, now),
+            ops: BTreeMap::new(),
+            parked: Vec::new(),
+            batches: BTreeMap::new(),
+            next_batch: 1,
+            stalled: BTreeMap::new(),
+            links: BTreeMap::new(),
+            handles: BTreeMap::new(),
+            next_fh: 1,
+            files: BTreeMap::new(),
+            dirty_bytes: 0,
+            block_bytes: 0,
+            block_queue: VecDeque::new(),
+            write_room: Vec::new(),
+            timers: BTreeSet::new(),
+            task_timer: None,
+            commits: 0,
+            session: seed,
+        }
+    }
+
+    // ---- getters
+
+    /// When the next timer is due.
+    pub fn poll_timeout(&self) -> Option<Mono> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// How much more it will take.
+    pub fn credit(&self) -> Credit {
+        Credit {
+            ops: self.cx.config.max_ops.saturating_sub(self.ops.len()),
+            bytes: self.cx.config.dirty_bytes.saturating_sub(self.dirty_bytes),
+        }
+    }
+
+    /// What is pending, oldest first.
+    pub fn in_flight(&self) -> Vec<InFlight> {
+        let mut pending: Vec<InFlight> = self
+            .ops
+            .iter()
+            .map(|(&op, it)| InFlight {
+                op,
+                what: it.request.summary(),
+                waits_for: it.state.waits_for(),
+                age: self.cx.now.mono.since(it.started),
+            })
+            .collect();
+        pending.sort_by_key(|it| core::cmp::Reverse(it.age));
+        pending
+    }
+
+    /// How far the layout's background work is.
+    pub fn progress(&self) -> Progress {
+        self.layout.progress()
+    }
+
+    /// The layout, for status and tests.
+    pub fn layout(&self) -> &L {
+        &self.layout
+    }
+
+    /// Bytes written by programs that have not reached the server.
+    pub fn dirty_bytes(&self) -> usize {
+        self.dirty_bytes
+    }
+
+    /// Whether nothing is pending: no request, no batch, no dirty data.
+    pub fn is_idle(&self) -> bool {
+        self.ops.is_empty() && self.batches.is_empty() && self.dirty_bytes == 0
+    }
+
+    // ---- handle
+
+    /// Takes one input. Drain [`poll`](Self::poll) to `None` afterwards.
+    pub fn handle(&mut self, now: Now, input: Input<L::Backend>) {
+        self.cx.now = now;
+        match input {
+            Input::Request(op, request) => self.handle_request(op, request),
+            Input::Cancel(op) => self.handle_cancel(op),
+            Input::Replies(batch, result) => self.handle_replies(batch, result),
+            Input::Push(push) => self.layout.push(push, &mut self.cx),
+            Input::Link(lane, link) => self.handle_link(lane, link),
+            Input::Tick => {}
+        }
+        self.void_stale_data();
+        self.handle_timers();
+        self.settle();
+    }
+
+    fn handle_request(&mut self, id: OpId, request: Request) {
+        if let Request::Forget { ino, count } = request {
+            self.forget(ino, count);
+            return;
+        }
+        if self.ops.len() >= self.cx.config.max_ops {
+            self.cx.respond(id, Err(Errno::EAGAIN));
+            return;
+        }
+        let deadline = match request {
+            // The driver decides how long to wait for the first connection.
+            Request::Attach => Mono::NEVER,
+            _ => self.cx.now.mono.after(self.cx.config.op_timeout),
+        };
+        if deadline != Mono::NEVER {
+            self.timers.insert((deadline, Timer::Deadline(id)));
+        }
+        let op = Op { request, started: self.cx.now.mono, deadline, state: State::Start };
+        self.ops.insert(id, op);
+        self.start(id);
+    }
+
+    /// Starts a request, or starts it again.
+    fn start(&mut self, id: OpId) {
+        let Some(op) = self.ops.get_mut(&id) else { return };
+        op.state = State::Start;
+        match &op.request {
+            Request::Attach => {
+                op.state = State::Session;
+                let step = self.layout.attach(&mut self.cx);
+                self.session_step(id, step);
+            }
+            Request::Detach => self.start_detach(id),
+            Request::Open { .. } => self.start_open(id),
+            Request::Read { .. } => self.start_read(id),
+            Request::Write { .. } => self.start_write(id),
+            Request::Flush { .. } | Request::Fsync { .. } => self.start_flush(id),
+            Request::Release { .. } => self.start_release(id),
+            Request::OpenDir { .. } => self.start_open_dir(id),
+            Request::ReadDir { .. } => self.start_read_dir(id),
+            Request::ReleaseDir { fh, .. } => {
+                let fh = *fh;
+                self.handles.remove(&fh);
+                self.finish(id, Ok(Response::Done));
+            }
+            // Names are on the server when the operation that made them was answered.
+            Request::FsyncDir { .. } => self.finish(id, Ok(Response::Done)),
+            Request::Forget { .. } => self.finish(id, Ok(Response::Done)),
+            _ => self.start_txn(id),
+        }
+    }
+
+    fn session_step(&mut self, id: OpId, step: Step<L>) {
+        match step {
+            Step::Done(Outcome::Attached(attached)) => {
+                self.cx.config.read_only |= attached.read_only;
+                self.finish(id, Ok(Response::Attached(attached)));
+            }
+            Step::Done(Outcome::Refused(line)) => self.finish(id, Ok(Response::Refused(line))),
+            Step::Done(_) => self.finish(id, Ok(Response::Done)),
+            Step::Work(work) => self.submit(Owner::Op(id), work),
+            Step::Park => self.park(id),
+            Step::Fail(failure) => self.fail(id, failure),
+        }
+    }
+
+    fn start_detach(&mut self, id: OpId) {
+        let dirty: Vec<Ino> = self.files.keys().copied().collect();
+        for ino in dirty {
+            self.flush_file(ino, true);
+        }
+        if self.files.values().any(File::is_dirty) {
+            if let Some(op) = self.ops.get_mut(&id) {
+                op.state = State::Flush;
+            }
+            self.wait_for_files(id);
+            return;
+        }
+        if let Some(op) = self.ops.get_mut(&id) {
+            op.state = State::Session;
+        }
+        let step = self.layout.detach(&mut self.cx);
+        self.session_step(id, step);
+    }
+
+    fn handle_cancel(&mut self, id: OpId) {
+        // Reads and waits can be given up at once; a commit on its way is awaited, since its
+        // caller must learn what became of it.
+        let give_up = match self.ops.get(&id).map(|op| &op.state) {
+            Some(State::Txn(txn)) => !txn.committing(),
+            Some(_) => true,
+            None => false,
+        };
+        if give_up {
+            self.finish(id, Err(Errno::EINTR));
+        }
+    }
+
+    fn handle_link(&mut self, lane: Lane, link: Link) {
+        self.layout.link(lane, &link, &mut self.cx);
+        match link {
+            Link::Up { .. } => {
+                self.links.insert(lane, true);
+                self.resubmit_stalled(lane);
+            }
+            Link::Down(reason) => {
+                if self.links.insert(lane, false) != Some(false) {
+                    self.cx.notice(Level::Warn, reason);
+                }
+            }
+            Link::Refused(reason) => {
+                self.links.insert(lane, false);
+                let attaching: Vec<OpId> = self
+                    .ops
+                    .iter()
+                    .filter(|(_, op)| op.request == Request::Attach)
+                    .map(|(&id, _)| id)
+                    .collect();
+                if attaching.is_empty() {
+                    self.cx.notice(Level::Error, reason.clone());
+                }
+                for id in attaching {
+                    self.finish(id, Ok(Response::Refused(reason.clone())));
+                }
+            }
+        }
+    }
+
+    fn handle_timers(&mut self) {
+        while let Some(&(at, timer)) = self.timers.first() {
+            if at > self.cx.now.mono {
+                break;
+            }
+            self.timers.pop_first();
+            match timer {
+                Timer::Deadline(id) => self.time_out(id),
+                Timer::FlushAge(ino) => self.flush_aged(ino),
+                Timer::Task => self.task_timer = None,
+            }
+        }
+    }
+
+    /// What follows from any input: parked requests that may go on, the layout's own work, facts
+    /// over the bound.
+    fn settle(&mut self) {
+        if self.cx.take_wake() {
+            for id in core::mem::take(&mut self.parked) {
+                self.start(id);
+            }
+        }
+        while let Some(work) = self.layout.task(&mut self.cx) {
+            self.submit(Owner::Task, work);
+        }
+        if let Some(due) = self.layout.task_due()
+            && self.task_timer.is_none_or(|at| due < at)
+        {
+            if let Some(at) = self.task_timer.replace(due) {
+                self.timers.remove(&(at, Timer::Task));
+            }
+            self.timers.insert((due, Timer::Task));
+        }
+        for ino in self.cx.facts.take_evicted() {
+            self.forget_if_unused(ino);
+        }
+    }
+
+    // ---- poll
+
+    /// The next output.
+    pub fn poll(&mut self) -> Option<Output<L::Backend>> {
+        self.cx.out.pop_front()
+    }
+
+    // ---- ends of requests
+
+    fn park(&mut self, id: OpId) {
+        if let Some(op) = self.ops.get_mut(&id) {
+            op.state = State::Start;
+            self.parked.push(id);
+        }
+    }
+
+    fn fail(&mut self, id: OpId, failure: Failure) {
+        if let Some(text) = failure.text {
+            self.cx.notice(Level::Error, text);
+        }
+        self.finish(id, Err(failure.errno));
+    }
+
+    fn finish(&mut self, id: OpId, result: Result<Response, Errno>) {
+        let Some(op) = self.ops.remove(&id) else { return };
+        if op.deadline != Mono::NEVER {
+            self.timers.remove(&(op.deadline, Timer::Deadline(id)));
+        }
+        match &result {
+            Ok(Response::Entry(entry) | Response::Created(entry, _)) => {
+                self.cx.inodes.looked_up(entry.attr.ino);
+            }
+            Ok(Response::Dir(entries)) => {
+                for entry in entries.iter().filter_map(|it| it.entry.as_ref()) {
+                    self.cx.inodes.looked_up(entry.attr.ino);
+                }
+            }
+            _ => {}
+        }
+        self.cx.respond(id, result);
+    }
+
+    fn time_out(&mut self, id: OpId) {
+        let Some(op) = self.ops.get(&id) else { return };
+        let text = alloc::format!(
+            "{} gave up after {} s waiting for {}",
+            op.request.summary(),
+            self.cx.config.op_timeout.as_secs(),
+            op.state.waits_for(),
+        );
+        self.cx.notice(Level::Error, text);
+        self.parked.retain(|it| *it != id);
+        self.write_room.retain(|it| *it != id);
+        self.abandon_batches_of(id);
+        self.finish(id, Err(Errno::EIO));
+    }
+
+    // ---- inodes and handles
+
+    fn forget(&mut self, ino: Ino, count: u64) {
+        self.cx.inodes.forgotten(ino, count);
+        self.forget_if_unused(ino);
+    }
+
+    fn forget_if_unused(&mut self, ino: Ino) {
+        let in_use = self.cx.inodes.is_known(ino)
+            || self.cx.facts.holds(ino)
+            || self.files.get(&ino).is_some_and(File::is_in_use);
+        if !in_use && ino != Ino::ROOT {
+            self.drop_file(ino);
+            self.layout.forget(ino);
+        }
+    }
+
+    fn new_handle(&mut self, handle: Handle<L>) -> Fh {
+        let fh = Fh(self.next_fh);
+        self.next_fh += 1;
+        self.handles.insert(fh, handle);
+        fh
+    }
+}
