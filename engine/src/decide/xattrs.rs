@@ -1,0 +1,170 @@
+//! Extended attributes (`xattr(7)`): get, list, set, remove, and whose they are.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use crate::decide::ask::{self, Stop, both};
+use crate::decide::plan::{Answer, Change, Check, Decision, Plan};
+use crate::decide::ready;
+use crate::decide::view::View;
+use crate::errno::Errno;
+use crate::id::Ino;
+use crate::op::{Kind, Name, Response, XattrMode};
+
+/// `XATTR_NAME_MAX`.
+const NAME_MAX: usize = 255;
+
+/// What an attribute's name says about it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Space {
+    /// `user.`: regular files and directories only.
+    User,
+    /// `trusted.`: the kernel lets only the superuser ask.
+    Trusted,
+    /// `security.` and `system.`: there are none. Reading says so (the kernel asks for
+    /// `security.capability` on each write, `ls` for ACLs on each file); setting is not supported,
+    /// which `cp -a` and `rsync -X` take for what it is.
+    Absent,
+    /// Made up by the layout: can be read only.
+    Reserved,
+}
+
+pub(super) fn get(view: &View<'_>, ino: Ino, name: &Name) -> Result<Decision, Stop> {
+    if space(view, name)? == Space::Absent {
+        return Err(Errno::ENODATA.into());
+    }
+    // What may not have attributes has none, so the kind need not be known.
+    let value = view.xattr(ino, name)?.ok_or(Errno::ENODATA)?;
+    Ok(ready(Response::Xattr(value)))
+}
+
+pub(super) fn list(view: &View<'_>, ino: Ino) -> Result<Decision, Stop> {
+    if view.caps.max_xattr_size == 0 {
+        return Ok(ready(Response::XattrNames(Bytes::new())));
+    }
+    let names = view.xattr_names(ino)?;
+    let mut list = Vec::with_capacity(names.iter().map(|name| name.as_bytes().len() + 1).sum());
+    for name in &names {
+        list.extend_from_slice(name.as_bytes());
+        list.push(0);
+    }
+    Ok(ready(Response::XattrNames(list.into())))
+}
+
+pub(super) fn set(
+    view: &View<'_>,
+    ino: Ino,
+    name: &Name,
+    value: &Bytes,
+    mode: XattrMode,
+) -> Result<Decision, Stop> {
+    // The order is that of Linux's `setxattr_copy` and `vfs_setxattr`: name, value, mount, rights.
+    named(name)?;
+    // setxattr(2): E2BIG, the size of value exceeds a filesystem-specific limit.
+    if value.len() > view.caps.max_xattr_size && view.caps.max_xattr_size > 0 {
+        return Err(Errno::E2BIG.into());
+    }
+    ask::writable(view)?;
+    let space = settable(view, name)?;
+    let (attr, present) = both(ask::inode(view, ino), presence(view, ino, name, mode))?;
+    suits(space, attr.kind)?;
+    match (mode, present) {
+        // setxattr(2): EEXIST and ENODATA.
+        (XattrMode::Create, Some(true)) => return Err(Errno::EEXIST.into()),
+        (XattrMode::Replace, Some(false)) => return Err(Errno::ENODATA.into()),
+        _ => {}
+    }
+    let mut checks = vec![Check::Live(ino)];
+    if mode != XattrMode::Any {
+        checks.push(Check::Xattr(ino, name.clone(), mode));
+    }
+    let value = Some(value.clone());
+    Ok(plan(view, checks, ino, name, value, mode == XattrMode::Create))
+}
+
+pub(super) fn remove(view: &View<'_>, ino: Ino, name: &Name) -> Result<Decision, Stop> {
+    named(name)?;
+    ask::writable(view)?;
+    let space = settable(view, name)?;
+    let present = presence(view, ino, name, XattrMode::Replace);
+    let (attr, present) = both(ask::inode(view, ino), present)?;
+    suits(space, attr.kind)?;
+    if present == Some(false) {
+        return Err(Errno::ENODATA.into());
+    }
+    let checks = vec![Check::Live(ino), Check::Xattr(ino, name.clone(), XattrMode::Replace)];
+    Ok(plan(view, checks, ino, name, None, true))
+}
+
+fn plan(
+    view: &View<'_>,
+    checks: Vec<Check>,
+    ino: Ino,
+    name: &Name,
+    value: Option<Bytes>,
+    once: bool,
+) -> Decision {
+    // Linux's filesystems mark ctime for it.
+    let changes = vec![Change::Xattr { ino, name: name.clone(), value, at: view.now }];
+    Decision::Commit(Plan { checks, changes, once, answer: Answer::Done })
+}
+
+/// Whether the attribute is there, where the mode makes that matter.
+fn presence(view: &View<'_>, ino: Ino, name: &Name, mode: XattrMode) -> Result<Option<bool>, Stop> {
+    match mode {
+        XattrMode::Any => Ok(None),
+        XattrMode::Create | XattrMode::Replace => Ok(Some(view.xattr(ino, name)?.is_some())),
+    }
+}
+
+/// xattr(7): `user.` attributes are for regular files and directories only; EPERM, as Linux's
+/// `xattr_permission` answers.
+fn suits(space: Space, kind: Kind) -> Result<(), Errno> {
+    match (space, kind) {
+        (Space::User, Kind::File | Kind::Dir) => Ok(()),
+        (Space::User, _) => Err(Errno::EPERM),
+        _ => Ok(()),
+    }
+}
+
+fn settable(view: &View<'_>, name: &Name) -> Result<Space, Errno> {
+    match space(view, name)? {
+        Space::Absent => Err(Errno::EOPNOTSUPP),
+        Space::Reserved => Err(Errno::EPERM),
+        space => Ok(space),
+    }
+}
+
+fn space(view: &View<'_>, name: &Name) -> Result<Space, Errno> {
+    named(name)?;
+    let bytes = name.as_bytes();
+    let space = if bytes.starts_with(b"security.") || bytes.starts_with(b"system.") {
+        Space::Absent
+    } else if view.caps.max_xattr_size == 0 {
+        return Err(Errno::EOPNOTSUPP);
+    } else if view.caps.reserved_xattrs.iter().any(|prefix| bytes.starts_with(prefix)) {
+        Space::Reserved
+    } else if bytes.starts_with(b"user.") {
+        Space::User
+    } else if bytes.starts_with(b"trusted.") {
+        Space::Trusted
+    } else {
+        // xattr(7): EOPNOTSUPP, the namespace prefix of name is not valid.
+        return Err(Errno::EOPNOTSUPP);
+    };
+    // Linux's `xattr_resolve_name`: a prefix alone is no name.
+    if bytes.ends_with(b".") && bytes.iter().filter(|b| **b == b'.').count() == 1 {
+        return Err(Errno::EINVAL);
+    }
+    Ok(space)
+}
+
+/// setxattr(2), getxattr(2): ERANGE for a name that is empty or too long.
+fn named(name: &Name) -> Result<(), Errno> {
+    match name.as_bytes().len() {
+        1..=NAME_MAX => Ok(()),
+        _ => Err(Errno::ERANGE),
+    }
+}
