@@ -83,3 +83,122 @@ fn after_chown(attr: &Attr, set: &SetAttr) -> Option<u16> {
     }
     (perm != attr.perm).then_some(perm)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::testing::{ME, Twist::*, check, row};
+    use crate::op::Request;
+
+    const KEEP: SetAttr =
+        SetAttr { perm: None, uid: None, gid: None, size: None, atime: None, mtime: None };
+
+    fn set(ino: u64, set: SetAttr) -> Request {
+        Request::SetAttr { ino: Ino(ino), set, caller: ME }
+    }
+
+    #[test]
+    fn reading() {
+        let get = |ino| Request::GetAttr { ino: Ino(ino) };
+        check(&[
+            row("stat: attributes", get(2), "attr #2"),
+            row("stat: of the root", get(1), "attr #1"),
+            row("fstat: of a file without a name", get(92), "attr #92"),
+            row("gone is ESTALE, so that the path is walked again", get(90), "ESTALE"),
+        ]);
+    }
+
+    #[test]
+    fn setting() {
+        let perm = |perm| SetAttr { perm: Some(perm), ..KEEP };
+        let size = |size| SetAttr { size: Some(size), ..KEEP };
+        let uid = |uid| SetAttr { uid: Some(uid), ..KEEP };
+        let gid = |gid| SetAttr { gid: Some(gid), ..KEEP };
+        let at = |time| Some(SetTime::At(Wall(time)));
+        check(&[
+            row("chmod: marks ctime", set(2, perm(0o600)), "live #2 => set #2 0600 c=7 => attr #2"),
+            row(
+                "chmod: all twelve bits, and no others",
+                set(2, perm(0o17_777)),
+                "live #2 => set #2 7777 c=7 => attr #2",
+            ),
+            row("chmod: a directory", set(3, perm(0o700)), "live #3 => set #3 0700 c=7 => attr #3"),
+            row("fchmodat(2): EOPNOTSUPP of a symlink", set(9, perm(0o600)), "EOPNOTSUPP"),
+            row("chown: marks ctime", set(2, uid(1)), "live #2 => set #2 uid=1 c=7 => attr #2"),
+            row(
+                "chown: set-user-ID and set-group-ID go",
+                set(13, uid(1)),
+                "live #13 => set #13 0755 uid=1 c=7 => attr #13",
+            ),
+            row(
+                "chgrp: they go too",
+                set(13, gid(1)),
+                "live #13 => set #13 0755 gid=1 c=7 => attr #13",
+            ),
+            row(
+                "chown(2): set-group-ID without group execution stays",
+                set(14, uid(1)),
+                "live #14 => set #14 uid=1 c=7 => attr #14",
+            ),
+            row(
+                "chown(2): a directory keeps its bits",
+                set(12, uid(1)),
+                "live #12 => set #12 uid=1 c=7 => attr #12",
+            ),
+            row(
+                "a mode that comes along stands",
+                set(13, SetAttr { uid: Some(1), ..perm(0o4755) }),
+                "live #13 => set #13 4755 uid=1 c=7 => attr #13",
+            ),
+            row(
+                "lchown: a symlink has an owner",
+                set(9, uid(1)),
+                "live #9 => set #9 uid=1 c=7 => attr #9",
+            ),
+            row(
+                "truncate: marks mtime and ctime, and is not done twice",
+                set(2, size(0)),
+                "once: live #2 => set #2 size=0 m=7 c=7 => attr #2",
+            ),
+            row(
+                "ftruncate, O_TRUNC: also to the length there is",
+                set(2, size(4)),
+                "once: live #2 => set #2 size=4 m=7 c=7 => attr #2",
+            ),
+            row(
+                "truncate: a time that comes along stands",
+                set(2, SetAttr { mtime: at(3), ..size(9) }),
+                "once: live #2 => set #2 size=9 m=3 c=7 => attr #2",
+            ),
+            row(
+                "ftruncate: a file without a name",
+                set(92, size(1)),
+                "once: live #92 => set #92 size=1 m=7 c=7 => attr #92",
+            ),
+            row(
+                "truncate: the longest file",
+                set(2, size(1 << 20)),
+                "once: live #2 => set #2 size=1048576 m=7 c=7 => attr #2",
+            ),
+            row("truncate: EFBIG", set(2, size((1 << 20) + 1)), "EFBIG"),
+            row("truncate: EISDIR", set(3, size(0)), "EISDIR"),
+            row("truncate: EINVAL of a fifo", set(11, size(0)), "EINVAL"),
+            row("truncate: EINVAL of a symlink", set(9, size(0)), "EINVAL"),
+            row(
+                "utimensat: marks ctime",
+                set(2, SetAttr { atime: at(1), mtime: at(-2), ..KEEP }),
+                "live #2 => set #2 a=1 m=-2 c=7 => attr #2",
+            ),
+            row(
+                "utimensat: UTIME_NOW",
+                set(2, SetAttr { mtime: Some(SetTime::Now), ..KEEP }),
+                "live #2 => set #2 m=7 c=7 => attr #2",
+            ),
+            row("nothing to set: nothing is marked", set(2, KEEP), "attr #2"),
+            row("nothing to set: no EROFS", set(2, KEEP), "attr #2").with(&[ReadOnly]),
+            row("chmod: EROFS", set(2, perm(0o600)), "EROFS").with(&[ReadOnly]),
+            row("EROFS before EISDIR", set(3, size(0)), "EROFS").with(&[ReadOnly]),
+            row("gone is ESTALE", set(90, perm(0o600)), "ESTALE"),
+        ]);
+    }
+}

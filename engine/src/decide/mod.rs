@@ -15,6 +15,8 @@ mod names;
 mod plan;
 mod remove;
 mod rename;
+#[cfg(test)]
+mod testing;
 mod view;
 mod xattrs;
 
@@ -87,4 +89,74 @@ fn run(request: &Request, view: &View<'_>) -> Result<Decision, Stop> {
 /// A reply that needs nothing filled in.
 fn ready(response: Response) -> Decision {
     Decision::Reply(Ok(Reply::Ready(response)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{Leases, World, check, line, row};
+    use super::*;
+    use crate::id::{Fh, Ino};
+    use crate::op::OpenFlags;
+
+    #[test]
+    fn other_requests() {
+        let (ino, fh) = (Ino(2), Fh(1));
+        check(&[
+            row("statvfs: figures", Request::StatFs, "statfs"),
+            row("attach is no metadata operation", Request::Attach, "elsewhere"),
+            row("forget is none", Request::Forget { ino, count: 1 }, "elsewhere"),
+            row("open is none", Request::Open { ino, flags: OpenFlags::default() }, "elsewhere"),
+            row("flush is none", Request::Flush { ino, fh }, "elsewhere"),
+            row("release is none", Request::Release { ino, fh }, "elsewhere"),
+            row("opendir is none", Request::OpenDir { ino: Ino::ROOT }, "elsewhere"),
+        ]);
+    }
+
+    /// A lease that has grown old must not decide over life and death.
+    #[test]
+    fn a_leased_name_whose_inode_is_gone_is_asked_for_again() {
+        let world = World::new(&[]);
+        let name = || crate::op::Name::from("file");
+        let entry = Want::Entry(Ino::ROOT, name());
+        let leases = Leases(Facts::from([
+            (entry.clone(), Fact::Entry(Some(Ino(90)))),
+            (Want::Attr(Ino(90)), Fact::Attr(None)),
+        ]));
+        let request = Request::Lookup { parent: Ino::ROOT, name: name() };
+        let missing = decide(&request, &world.view(&Facts::new(), &leases, true));
+        assert_eq!(missing, Err(Missing(alloc::vec![Want::Attr(Ino::ROOT), entry.clone()])));
+
+        // The answer leads elsewhere; its attributes came along.
+        let root = world.fact_of(Ino::ROOT);
+        let fresh = Facts::from([
+            (entry, Fact::Entry(Some(Ino(2)))),
+            (Want::Attr(Ino(2)), world.fact_of(Ino(2))),
+            (Want::Attr(Ino::ROOT), root),
+        ]);
+        let decision = decide(&request, &world.view(&fresh, &leases, true)).unwrap();
+        assert_eq!(line(&decision), "entry #2");
+    }
+
+    /// What is asked for together is asked for once.
+    #[test]
+    fn a_cold_rename_asks_for_both_sides_at_once() {
+        let world = World::new(&[]);
+        let request = Request::Rename {
+            parent: Ino::ROOT,
+            name: "file".into(),
+            to_parent: Ino::ROOT,
+            to_name: "other".into(),
+            mode: crate::op::RenameMode::Replace,
+        };
+        let none = Leases(Facts::new());
+        let missing = decide(&request, &world.view(&Facts::new(), &none, true));
+        assert_eq!(
+            missing,
+            Err(Missing(alloc::vec![
+                Want::Attr(Ino::ROOT),
+                Want::Entry(Ino::ROOT, "file".into()),
+                Want::Entry(Ino::ROOT, "other".into()),
+            ]))
+        );
+    }
 }

@@ -258,3 +258,276 @@ impl Place<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+    use crate::decide::testing::{ME, Twist::*, check, row};
+    use crate::op::Request;
+
+    fn lookup(parent: u64, name: impl Into<Name>) -> Request {
+        Request::Lookup { parent: Ino(parent), name: name.into() }
+    }
+
+    fn create(parent: u64, name: impl Into<Name>, perm: u16) -> Request {
+        open(parent, name, perm, OpenFlags { write: true, ..OpenFlags::default() })
+    }
+
+    fn open(parent: u64, name: impl Into<Name>, perm: u16, flags: OpenFlags) -> Request {
+        Request::Create { parent: Ino(parent), name: name.into(), perm, flags, caller: ME }
+    }
+
+    fn mkdir(parent: u64, name: impl Into<Name>, perm: u16) -> Request {
+        Request::Mkdir { parent: Ino(parent), name: name.into(), perm, caller: ME }
+    }
+
+    fn mknod(parent: u64, name: impl Into<Name>, kind: Kind) -> Request {
+        let (parent, name) = (Ino(parent), name.into());
+        Request::Mknod { parent, name, kind, perm: 0o644, rdev: 5, caller: ME }
+    }
+
+    fn symlink(parent: u64, name: impl Into<Name>, target: &[u8]) -> Request {
+        let (parent, name, target) = (Ino(parent), name.into(), Bytes::copy_from_slice(target));
+        Request::Symlink { parent, name, target, caller: ME }
+    }
+
+    fn link(ino: u64, parent: u64, name: impl Into<Name>) -> Request {
+        Request::Link { ino: Ino(ino), parent: Ino(parent), name: name.into() }
+    }
+
+    fn long(len: usize) -> Vec<u8> {
+        alloc::vec![b'n'; len]
+    }
+
+    #[test]
+    fn looking_up() {
+        check(&[
+            row("a name that exists", lookup(1, "file"), "entry #2"),
+            row("a name that does not", lookup(1, "none"), "no entry"),
+            row("{NAME_MAX} is allowed", lookup(1, long(255)), "no entry"),
+            row("POSIX 4.16: ENAMETOOLONG over {NAME_MAX}", lookup(1, long(256)), "ENAMETOOLONG"),
+            row("POSIX 4.16: ENOTDIR below a file", lookup(2, "x"), "ENOTDIR"),
+            row("ENOTDIR below a symlink", lookup(9, "x"), "ENOTDIR"),
+            row("ENOENT in a removed directory", lookup(91, "x"), "ENOENT"),
+            row("ENOENT in a directory that is gone", lookup(90, "x"), "ENOENT"),
+            row("a name whose inode is gone for sure: ESTALE", lookup(1, "stale"), "ESTALE"),
+            row("the empty name: ENOENT", lookup(1, ""), "ENOENT"),
+            row("a name with a slash: EINVAL", lookup(1, "a/b"), "EINVAL"),
+            row("a name with NUL: EINVAL", lookup(1, "a\0b"), "EINVAL"),
+            row("`.` is the kernel's", lookup(1, "."), "EINVAL"),
+            row("`..` is the kernel's", lookup(1, ".."), "EINVAL"),
+            row("reading needs no writable mount", lookup(1, "file"), "entry #2").with(&[ReadOnly]),
+            row("ENAMETOOLONG before ENOTDIR", lookup(2, long(256)), "ENAMETOOLONG"),
+        ]);
+    }
+
+    #[test]
+    fn reading_links() {
+        let read = |ino| Request::ReadLink { ino: Ino(ino) };
+        check(&[
+            row("readlink: the target", read(9), "target file"),
+            row("readlink: EINVAL of a file", read(2), "EINVAL"),
+            row("readlink: EINVAL of a directory", read(1), "EINVAL"),
+            row("readlink: gone is ESTALE", read(90), "ESTALE"),
+        ]);
+    }
+
+    #[test]
+    fn creating() {
+        let flags = OpenFlags { write: true, ..OpenFlags::default() };
+        let exclusive = OpenFlags { exclusive: true, ..flags };
+        let truncate = OpenFlags { truncate: true, write: false, ..flags };
+        let read = OpenFlags::default();
+        check(&[
+            row(
+                "open O_CREAT: owner and group are the caller's, size 0, one link, parent touched",
+                create(1, "new", 0o644),
+                "dir #1, free #1/new => create #1/new File #100 0644 10:20 n1 s0, touch #1 \
+                 => created #100",
+            ),
+            row(
+                "open O_EXCL: who is promised to be the maker asks once",
+                open(1, "new", 0o600, exclusive),
+                "once: dir #1, free #1/new => create #1/new File #100 0600 10:20 n1 s0, touch #1 \
+                 => created #100",
+            ),
+            row(
+                "inode(7): in a set-group-ID directory the group is handed on, the bit is not",
+                create(12, "new", 0o644),
+                "dir #12, free #12/new => create #12/new File #100 0644 10:77 n1 s0, touch #12 \
+                 => created #100",
+            ),
+            row(
+                "only permission bits are taken",
+                create(1, "new", 0o170_644),
+                "dir #1, free #1/new => create #1/new File #100 0644 10:20 n1 s0, touch #1 \
+                 => created #100",
+            ),
+            row("open O_CREAT: an existing file is opened", create(1, "file", 0o644), "open #2"),
+            row("open O_CREAT|O_EXCL: EEXIST", open(1, "file", 0, exclusive), "EEXIST"),
+            row("O_EXCL: EEXIST of a directory too", open(1, "dir", 0, exclusive), "EEXIST"),
+            row("O_EXCL: EEXIST of a symlink too", open(1, "link", 0, exclusive), "EEXIST"),
+            row("open O_CREAT: EISDIR of a directory", create(1, "dir", 0o644), "EISDIR"),
+            row("a symlink the kernel knew not of: again", create(1, "link", 0o644), "ESTALE"),
+            row("a fifo the kernel knew not of: again", create(1, "fifo", 0o644), "ESTALE"),
+            row("ENOENT in a removed directory", create(91, "new", 0o644), "ENOENT"),
+            row("ENOENT in a directory that is gone", create(90, "new", 0o644), "ENOENT"),
+            row("ENOTDIR below a file", create(2, "new", 0o644), "ENOTDIR"),
+            row("ENAMETOOLONG", create(1, long(256), 0o644), "ENAMETOOLONG"),
+            row("ENAMETOOLONG before ENOTDIR", create(2, long(256), 0o644), "ENAMETOOLONG"),
+            row("EISDIR of `.`", create(1, ".", 0o644), "EISDIR"),
+            row("EROFS for a new file", create(1, "new", 0o644), "EROFS").with(&[ReadOnly]),
+            row("EROFS to write an old one", create(1, "file", 0), "EROFS").with(&[ReadOnly]),
+            row("EROFS to truncate", open(1, "file", 0, truncate), "EROFS").with(&[ReadOnly]),
+            row("no EROFS to read", open(1, "file", 0, read), "open #2").with(&[ReadOnly]),
+            row("EEXIST before EROFS", open(1, "file", 0, exclusive), "EEXIST").with(&[ReadOnly]),
+            row("ENOTDIR before EROFS", create(2, "new", 0), "ENOTDIR").with(&[ReadOnly]),
+            row("ENAMETOOLONG before EROFS", create(1, long(256), 0), "ENAMETOOLONG")
+                .with(&[ReadOnly]),
+        ]);
+    }
+
+    #[test]
+    fn making_directories() {
+        check(&[
+            row(
+                "mkdir: two links, and one more for the parent",
+                mkdir(1, "new", 0o755),
+                "once: dir #1, free #1/new => create #1/new Dir #100 0755 10:20 n2 s0, \
+                 touch #1 +1 => entry #100",
+            ),
+            row(
+                "a layout that counts no subdirectories: one link, none for the parent",
+                mkdir(1, "new", 0o755),
+                "once: dir #1, free #1/new => create #1/new Dir #100 0755 10:20 n1 s0, \
+                 touch #1 => entry #100",
+            )
+            .with(&[NoDirNlink]),
+            row(
+                "inode(7): a directory in a set-group-ID directory has its group and the bit",
+                mkdir(12, "new", 0o755),
+                "once: dir #12, free #12/new => create #12/new Dir #100 2755 10:77 n2 s0, \
+                 touch #12 +1 => entry #100",
+            ),
+            row(
+                "mkdir(2): the sticky bit can be asked for, the set-id bits cannot",
+                mkdir(1, "new", 0o7777),
+                "once: dir #1, free #1/new => create #1/new Dir #100 1777 10:20 n2 s0, \
+                 touch #1 +1 => entry #100",
+            ),
+            row("mkdir: EEXIST of a directory", mkdir(1, "dir", 0), "EEXIST"),
+            row("mkdir: EEXIST of a file", mkdir(1, "file", 0), "EEXIST"),
+            row("mkdir: EEXIST of a symlink", mkdir(1, "link", 0), "EEXIST"),
+            row("mkdir: EEXIST of `.`", mkdir(1, ".", 0), "EEXIST"),
+            row("mkdir: ENOENT in a removed directory", mkdir(91, "new", 0), "ENOENT"),
+            row("mkdir: ENOENT in one that is gone", mkdir(90, "new", 0), "ENOENT"),
+            row("mkdir: ENOTDIR", mkdir(2, "new", 0), "ENOTDIR"),
+            row("mkdir: EMLINK of a full parent", mkdir(15, "new", 0), "EMLINK"),
+            row("mkdir: ENAMETOOLONG", mkdir(1, long(256), 0), "ENAMETOOLONG"),
+            row("mkdir: EROFS", mkdir(1, "new", 0), "EROFS").with(&[ReadOnly]),
+            row("EEXIST before EROFS: mkdir -p", mkdir(1, "dir", 0), "EEXIST").with(&[ReadOnly]),
+            row("a name whose inode is gone for sure: ESTALE", mkdir(1, "stale", 0), "ESTALE"),
+        ]);
+    }
+
+    #[test]
+    fn making_nodes() {
+        check(&[
+            row(
+                "mknod: a regular file, without a device number",
+                mknod(1, "new", Kind::File),
+                "once: dir #1, free #1/new => create #1/new File #100 0644 10:20 n1 s0, touch #1 \
+                 => entry #100",
+            ),
+            row(
+                "mknod: a fifo, without a device number",
+                mknod(1, "new", Kind::Fifo),
+                "once: dir #1, free #1/new => create #1/new Fifo #100 0644 10:20 n1 s0, touch #1 \
+                 => entry #100",
+            ),
+            row(
+                "mknod: a device, with its number",
+                mknod(1, "new", Kind::CharDevice),
+                "once: dir #1, free #1/new => create #1/new CharDevice #100 0644 10:20 n1 s0 dev 5, \
+                 touch #1 => entry #100",
+            ),
+            row("mknod(2): EPERM of a directory", mknod(1, "new", Kind::Dir), "EPERM"),
+            row("mknod(2): EINVAL of a symlink", mknod(1, "new", Kind::Symlink), "EINVAL"),
+            row("mknod: EEXIST", mknod(1, "file", Kind::Fifo), "EEXIST"),
+            row("mknod(2): EPERM of a node that cannot be", mknod(1, "new", Kind::Socket), "EPERM")
+                .with(&[NoSpecialFiles]),
+            row("EEXIST before that EPERM", mknod(1, "file", Kind::Socket), "EEXIST")
+                .with(&[NoSpecialFiles]),
+            row(
+                "files are no special files",
+                mknod(1, "new", Kind::File),
+                "once: dir #1, free #1/new => create #1/new File #100 0644 10:20 n1 s0, touch #1 \
+                 => entry #100",
+            )
+            .with(&[NoSpecialFiles]),
+            row("mknod: ENOTDIR", mknod(2, "new", Kind::File), "ENOTDIR"),
+            row("mknod: ENOENT", mknod(91, "new", Kind::File), "ENOENT"),
+            row("mknod: EROFS", mknod(1, "new", Kind::File), "EROFS").with(&[ReadOnly]),
+        ]);
+    }
+
+    #[test]
+    fn making_symlinks() {
+        check(&[
+            row(
+                "symlink: 0777, as long as its target",
+                symlink(1, "new", b"to/x"),
+                "once: dir #1, free #1/new => create #1/new Symlink #100 0777 10:20 n1 s4 \
+                 -> b\"to/x\", touch #1 => entry #100",
+            ),
+            row("symlink: EEXIST", symlink(1, "link", b"x"), "EEXIST"),
+            row("symlink(2): ENOENT of an empty target", symlink(1, "new", b""), "ENOENT"),
+            row(
+                "symlink: ENAMETOOLONG of a target over {PATH_MAX}",
+                symlink(1, "new", &long(4096)),
+                "ENAMETOOLONG",
+            ),
+            row("no NUL in a target", symlink(1, "new", b"a\0b"), "EINVAL"),
+            row("symlink: ENAMETOOLONG of the name", symlink(1, long(256), b"x"), "ENAMETOOLONG"),
+            row("symlink: ENOTDIR", symlink(2, "new", b"x"), "ENOTDIR"),
+            row("symlink: ENOENT", symlink(91, "new", b"x"), "ENOENT"),
+            row("symlink: EROFS", symlink(1, "new", b"x"), "EROFS").with(&[ReadOnly]),
+        ]);
+    }
+
+    #[test]
+    fn linking() {
+        check(&[
+            row(
+                "link: marks the file's ctime and the directory's times",
+                link(2, 1, "new"),
+                "once: dir #1, free #1/new, live #2 => link #1/new=#2, set #2 c=7, touch #1 \
+                 => entry #2",
+            ),
+            row(
+                "link: a symlink itself can have further names",
+                link(9, 1, "new"),
+                "once: dir #1, free #1/new, live #9 => link #1/new=#9, set #9 c=7, touch #1 \
+                 => entry #9",
+            ),
+            row("link: EEXIST", link(2, 1, "other"), "EEXIST"),
+            row("link: EEXIST of itself", link(2, 1, "file"), "EEXIST"),
+            row("link: EPERM of a directory", link(3, 1, "new"), "EPERM"),
+            row("link: EPERM of the root", link(1, 3, "new"), "EPERM"),
+            row("EEXIST before EPERM", link(3, 1, "other"), "EEXIST"),
+            row("link: EMLINK", link(16, 1, "new"), "EMLINK"),
+            row("link(2): EPERM without hard links", link(2, 1, "new"), "EPERM")
+                .with(&[NoHardLinks]),
+            row("link: ENOENT of what has no name left", link(92, 1, "new"), "ENOENT"),
+            row("link: gone is ESTALE", link(90, 1, "new"), "ESTALE"),
+            row("EEXIST before what is gone", link(90, 1, "other"), "EEXIST"),
+            row("link: ENOTDIR", link(2, 17, "new"), "ENOTDIR"),
+            row("link: ENOENT in a removed directory", link(2, 91, "new"), "ENOENT"),
+            row("link: ENAMETOOLONG", link(2, 1, long(256)), "ENAMETOOLONG"),
+            row("link: EROFS", link(2, 1, "new"), "EROFS").with(&[ReadOnly]),
+            row("link: EEXIST before EROFS", link(2, 1, "other"), "EEXIST").with(&[ReadOnly]),
+        ]);
+    }
+}

@@ -210,3 +210,197 @@ impl Loops {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::testing::{Twist::*, check, row};
+    use crate::op::Request;
+
+    fn mv(from: (u64, &str), to: (u64, &str)) -> Request {
+        moved(from, to, RenameMode::Replace)
+    }
+
+    fn keep(from: (u64, &str), to: (u64, &str)) -> Request {
+        moved(from, to, RenameMode::NoReplace)
+    }
+
+    fn swap(from: (u64, &str), to: (u64, &str)) -> Request {
+        moved(from, to, RenameMode::Exchange)
+    }
+
+    fn moved(from: (u64, &str), to: (u64, &str), mode: RenameMode) -> Request {
+        let (parent, name) = (Ino(from.0), from.1.into());
+        Request::Rename { parent, name, to_parent: Ino(to.0), to_name: to.1.into(), mode }
+    }
+
+    #[test]
+    fn moving() {
+        check(&[
+            row(
+                "rename: within a directory, its times are marked once, and the file's ctime",
+                mv((1, "file"), (1, "new")),
+                "once: leads #1/file=#2, dir #1, free #1/new => \
+                 rename #1/file to #1/new File #2, set #2 c=7, touch #1",
+            ),
+            row(
+                "a layout where ctime is dear marks none",
+                mv((1, "file"), (1, "new")),
+                "once: leads #1/file=#2, dir #1, free #1/new => \
+                 rename #1/file to #1/new File #2, touch #1",
+            )
+            .with(&[NoRenameCtime]),
+            row(
+                "rename: across directories, the times of both",
+                mv((1, "file"), (3, "new")),
+                "once: leads #1/file=#2, dir #3, free #3/new => \
+                 rename #1/file to #3/new File #2, set #2 c=7, touch #1, touch #3",
+            ),
+            row(
+                "rename: a directory's `..` counts for its new parent",
+                mv((1, "empty"), (3, "new")),
+                "once: leads #1/empty=#7, dir #3, not #3 below #7, free #3/new => \
+                 rename #1/empty to #3/new Dir #7, set #7 c=7, touch #1 -1, touch #3 +1",
+            ),
+            row(
+                "nothing lies above the root",
+                mv((4, "deep"), (1, "new")),
+                "once: leads #4/deep=#5, dir #1, free #1/new => \
+                 rename #4/deep to #1/new Dir #5, set #5 c=7, touch #4 -1, touch #1 +1",
+            ),
+            row(
+                "rename: a directory with contents moves as it is",
+                mv((1, "dir"), (7, "new")),
+                "once: leads #1/dir=#3, dir #7, not #7 below #3, free #7/new => \
+                 rename #1/dir to #7/new Dir #3, set #3 c=7, touch #1 -1, touch #7 +1",
+            ),
+            row("rename: ENOENT", mv((1, "none"), (1, "new")), "ENOENT"),
+            row("rename: ENOENT from a removed directory", mv((91, "x"), (1, "new")), "ENOENT"),
+            row("rename: ENOENT into a removed directory", mv((1, "file"), (91, "x")), "ENOENT"),
+            row("rename: ENOTDIR into a file", mv((1, "file"), (17, "x")), "ENOTDIR"),
+            row("rename: ENOTDIR out of a file", mv((2, "x"), (1, "new")), "ENOTDIR"),
+            row("rename: EINVAL into itself", mv((1, "dir"), (3, "new")), "EINVAL"),
+            row("rename: EINVAL below itself", mv((1, "dir"), (5, "new")), "EINVAL"),
+            row("rename: EMLINK of a full new parent", mv((1, "dir"), (15, "new")), "EMLINK"),
+            row("rename(2): EBUSY of `.`", mv((1, "."), (1, "new")), "EBUSY"),
+            row("rename(2): EBUSY onto `..`", mv((1, "file"), (1, "..")), "EBUSY"),
+            row("EBUSY of the root", mv((3, "up to the root"), (1, "new")), "EBUSY"),
+            row("rename: EROFS", mv((1, "file"), (1, "new")), "EROFS").with(&[ReadOnly]),
+            row("EROFS before ENOENT", mv((1, "none"), (1, "new")), "EROFS").with(&[ReadOnly]),
+            row("a source that is gone: ESTALE", mv((1, "stale"), (1, "new")), "ESTALE"),
+            row("a target that is gone: ESTALE", mv((1, "file"), (1, "stale")), "ESTALE"),
+        ]);
+    }
+
+    #[test]
+    fn replacing() {
+        check(&[
+            row(
+                "rename: a file replaces a file",
+                mv((1, "file"), (1, "other")),
+                "once: leads #1/file=#2, dir #1, leads #1/other=#17, links #17=1 => \
+                 unlink #1/other File #17 last, rename #1/file to #1/other File #2, \
+                 set #2 c=7, touch #1",
+            ),
+            row(
+                "rename: an open target keeps its contents",
+                mv((1, "file"), (1, "other")),
+                "once: leads #1/file=#2, dir #1, leads #1/other=#17, links #17=1 => \
+                 unlink #1/other File #17 last held, rename #1/file to #1/other File #2, \
+                 set #2 c=7, touch #1",
+            )
+            .with(&[Held(17)]),
+            row(
+                "rename: a target with further names loses one",
+                mv((1, "file"), (1, "h2")),
+                "once: leads #1/file=#2, dir #1, leads #1/h2=#10, links #10=2 => \
+                 unlink #1/h2 File #10, set #10 c=7, rename #1/file to #1/h2 File #2, \
+                 set #2 c=7, touch #1",
+            ),
+            row(
+                "rename: a file replaces a symlink, not its target",
+                mv((1, "file"), (1, "link")),
+                "once: leads #1/file=#2, dir #1, leads #1/link=#9, links #9=1 => \
+                 unlink #1/link Symlink #9 last, rename #1/file to #1/link File #2, \
+                 set #2 c=7, touch #1",
+            ),
+            row(
+                "rename: a directory replaces an empty one; the parent has one less",
+                mv((1, "dir"), (1, "empty")),
+                "once: leads #1/dir=#3, dir #1, leads #1/empty=#7, empty #7 => \
+                 unlink #1/empty Dir #7 last, rename #1/dir to #1/empty Dir #3, \
+                 set #3 c=7, touch #1 -1",
+            ),
+            row(
+                "rename: across, the old parent has one less, the new one as many",
+                mv((1, "empty"), (4, "deep")),
+                "once: leads #1/empty=#7, dir #4, not #4 below #7, leads #4/deep=#5, empty #5 => \
+                 unlink #4/deep Dir #5 last, rename #1/empty to #4/deep Dir #7, \
+                 set #7 c=7, touch #1 -1, touch #4",
+            ),
+            row("rename: two names of one file: nothing", mv((1, "h1"), (1, "h2")), "Done"),
+            row("rename: a name onto itself: nothing", mv((1, "file"), (1, "file")), "Done"),
+            row("rename: a directory onto itself: nothing", mv((1, "dir"), (1, "dir")), "Done"),
+            row("rename: ENOTDIR, directory onto file", mv((1, "dir"), (1, "file")), "ENOTDIR"),
+            row("rename: EISDIR, file onto directory", mv((1, "file"), (1, "empty")), "EISDIR"),
+            row("EISDIR before ENOTEMPTY", mv((1, "file"), (1, "dir")), "EISDIR"),
+            row("rename: ENOTEMPTY", mv((1, "empty"), (1, "dir")), "ENOTEMPTY"),
+            row("rename: ENOTEMPTY onto the parent", mv((3, "sub"), (1, "dir")), "ENOTEMPTY"),
+            row("EINVAL before ENOTDIR", mv((1, "dir"), (4, "leaf")), "EINVAL"),
+            row("EINVAL before ENOTEMPTY", mv((1, "dir"), (3, "sub")), "EINVAL"),
+            row("EINVAL below itself onto an empty one", mv((1, "dir"), (4, "deep")), "EINVAL"),
+            row("EBUSY onto the root", mv((1, "empty"), (3, "up to the root")), "EBUSY"),
+            row("RENAME_NOREPLACE: EEXIST", keep((1, "file"), (1, "other")), "EEXIST"),
+            row("NOREPLACE: EEXIST of itself", keep((1, "h1"), (1, "h2")), "EEXIST"),
+            row("EEXIST before EISDIR", keep((1, "file"), (1, "dir")), "EEXIST"),
+            row("ENOENT before EEXIST", keep((1, "none"), (1, "other")), "ENOENT"),
+            row(
+                "RENAME_NOREPLACE: a free name is taken",
+                keep((1, "file"), (1, "new")),
+                "once: leads #1/file=#2, dir #1, free #1/new => \
+                 rename #1/file to #1/new File #2, set #2 c=7, touch #1",
+            ),
+        ]);
+    }
+
+    #[test]
+    fn exchanging() {
+        check(&[
+            row(
+                "RENAME_EXCHANGE: two files",
+                swap((1, "file"), (1, "other")),
+                "once: leads #1/file=#2, leads #1/other=#17 => \
+                 exchange #1/file #2 #1/other #17, set #2 c=7, set #17 c=7, touch #1",
+            ),
+            row(
+                "RENAME_EXCHANGE: file and directory; each parent counts its own",
+                swap((3, "inner"), (1, "empty")),
+                "once: leads #3/inner=#6, leads #1/empty=#7, not #3 below #7 => \
+                 exchange #3/inner #6 #1/empty #7, set #6 c=7, set #7 c=7, \
+                 touch #3 +1, touch #1 -1",
+            ),
+            row(
+                "RENAME_EXCHANGE: two directories leave the counts as they are",
+                swap((4, "deep"), (1, "empty")),
+                "once: leads #4/deep=#5, leads #1/empty=#7, not #4 below #7 => \
+                 exchange #4/deep #5 #1/empty #7, set #5 c=7, set #7 c=7, touch #4, touch #1",
+            ),
+            row("EXCHANGE: with itself, nothing", swap((1, "h1"), (1, "h2")), "Done"),
+            row("EXCHANGE: EINVAL with what is below", swap((1, "dir"), (4, "deep")), "EINVAL"),
+            row("EXCHANGE: EINVAL with what is above", swap((4, "deep"), (1, "dir")), "EINVAL"),
+            row("EXCHANGE: EINVAL with one's own entry", swap((1, "dir"), (3, "inner")), "EINVAL"),
+            row("EXCHANGE: ENOENT of the first", swap((1, "none"), (1, "file")), "ENOENT"),
+            row("EXCHANGE: ENOENT of the second", swap((1, "file"), (1, "none")), "ENOENT"),
+            row("EXCHANGE: EBUSY of the root", swap((1, "file"), (3, "up to the root")), "EBUSY"),
+            row("EXCHANGE: EMLINK of a full parent", swap((15, "x"), (1, "empty")), "EMLINK"),
+            row("EXCHANGE: EMLINK, the other way", swap((1, "empty"), (15, "x")), "EMLINK"),
+            row(
+                "renameat2(2): EINVAL where it cannot be",
+                swap((1, "file"), (1, "other")),
+                "EINVAL",
+            )
+            .with(&[NoExchange]),
+            row("EXCHANGE: EROFS", swap((1, "file"), (1, "other")), "EROFS").with(&[ReadOnly]),
+        ]);
+    }
+}

@@ -168,3 +168,133 @@ fn named(name: &Name) -> Result<(), Errno> {
         _ => Err(Errno::ERANGE),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::testing::{Twist::*, check, row};
+    use crate::op::Request;
+
+    fn get(ino: u64, name: &str) -> Request {
+        Request::GetXattr { ino: Ino(ino), name: name.into() }
+    }
+
+    fn put(ino: u64, name: &str, mode: XattrMode) -> Request {
+        let value = Bytes::from_static(b"value");
+        Request::SetXattr { ino: Ino(ino), name: name.into(), value, mode }
+    }
+
+    fn set(ino: u64, name: &str) -> Request {
+        put(ino, name, XattrMode::Any)
+    }
+
+    fn rm(ino: u64, name: &str) -> Request {
+        Request::RemoveXattr { ino: Ino(ino), name: name.into() }
+    }
+
+    fn long() -> alloc::string::String {
+        alloc::format!("user.{:0>251}", 1)
+    }
+
+    #[test]
+    fn reading() {
+        let list = |ino| Request::ListXattr { ino: Ino(ino) };
+        check(&[
+            row("getxattr(2): the value", get(2, "user.set"), "xattr v"),
+            row("getxattr(2): ENODATA", get(2, "user.none"), "ENODATA"),
+            row("a made-up one can be read", get(2, "user.redis.ttl"), "xattr 9"),
+            row("xattr(7): a symlink has no user attributes", get(9, "user.set"), "ENODATA"),
+            row("what the kernel asks on each write", get(2, "security.capability"), "ENODATA"),
+            row("what ls asks", get(2, "system.posix_acl_access"), "ENODATA"),
+            row("the same where there are no attributes", get(2, "security.selinux"), "ENODATA")
+                .with(&[NoXattrs]),
+            row("trusted attributes are kept", get(2, "trusted.none"), "ENODATA"),
+            row("xattr(7): EOPNOTSUPP of another namespace", get(2, "other.x"), "EOPNOTSUPP"),
+            row("EOPNOTSUPP where there are none", get(2, "user.set"), "EOPNOTSUPP")
+                .with(&[NoXattrs]),
+            row("ERANGE of the empty name", get(2, ""), "ERANGE"),
+            row("ERANGE over XATTR_NAME_MAX", get(2, &long()), "ERANGE"),
+            row("EINVAL of a namespace alone", get(2, "user."), "EINVAL"),
+            row(
+                "listxattr(2): names, each with NUL",
+                list(2),
+                "xattrs user.redis.ttl\\x00user.set\\x00",
+            ),
+            row("listxattr(2): none", list(17), "xattrs "),
+            row("listxattr(2): none where there can be none", list(2), "xattrs ").with(&[NoXattrs]),
+        ]);
+    }
+
+    #[test]
+    fn setting() {
+        use XattrMode::{Create, Replace};
+        let big = |ino| Request::SetXattr {
+            ino: Ino(ino),
+            name: "user.big".into(),
+            value: Bytes::from_static(b"123456789"),
+            mode: XattrMode::Any,
+        };
+        check(&[
+            row("setxattr(2): a new one", set(2, "user.new"), "live #2 => xattr #2 user.new=value"),
+            row(
+                "setxattr(2): one that is there is replaced",
+                set(2, "user.set"),
+                "live #2 => xattr #2 user.set=value",
+            ),
+            row(
+                "XATTR_CREATE: a new one, and once",
+                put(2, "user.new", Create),
+                "once: live #2, no xattr #2 user.new => xattr #2 user.new=value",
+            ),
+            row("XATTR_CREATE: EEXIST", put(2, "user.set", Create), "EEXIST"),
+            row(
+                "XATTR_REPLACE: one that is there",
+                put(2, "user.set", Replace),
+                "live #2, xattr #2 user.set => xattr #2 user.set=value",
+            ),
+            row("XATTR_REPLACE: ENODATA", put(2, "user.new", Replace), "ENODATA"),
+            row("a directory", set(3, "user.new"), "live #3 => xattr #3 user.new=value"),
+            row(
+                "trusted attributes on anything",
+                set(9, "trusted.new"),
+                "live #9 => xattr #9 trusted.new=value",
+            ),
+            row("xattr(7): EPERM, user attributes on a symlink", set(9, "user.x"), "EPERM"),
+            row("xattr(7): EPERM, user attributes on a fifo", set(11, "user.x"), "EPERM"),
+            row("EPERM before ENODATA", put(9, "user.x", Replace), "EPERM"),
+            row("a made-up one is read-only: EPERM", set(2, "user.redis.ttl"), "EPERM"),
+            row("the whole prefix is", set(2, "user.redis.new"), "EPERM"),
+            row("EOPNOTSUPP of security", set(2, "security.capability"), "EOPNOTSUPP"),
+            row("EOPNOTSUPP of ACLs", set(2, "system.posix_acl_access"), "EOPNOTSUPP"),
+            row("EOPNOTSUPP of another namespace", set(2, "other.x"), "EOPNOTSUPP"),
+            row("EOPNOTSUPP where there are none", set(2, "user.x"), "EOPNOTSUPP")
+                .with(&[NoXattrs]),
+            row("setxattr(2): E2BIG", big(2), "E2BIG"),
+            row("E2BIG before EPERM", big(9), "E2BIG"),
+            row("ERANGE of the empty name", set(2, ""), "ERANGE"),
+            row("ERANGE over XATTR_NAME_MAX", set(2, &long()), "ERANGE"),
+            row("EROFS", set(2, "user.x"), "EROFS").with(&[ReadOnly]),
+            row("ERANGE before EROFS", set(2, ""), "ERANGE").with(&[ReadOnly]),
+            row("EROFS before EOPNOTSUPP", set(2, "other.x"), "EROFS").with(&[ReadOnly]),
+            row("gone is ESTALE", set(90, "user.x"), "ESTALE"),
+        ]);
+    }
+
+    #[test]
+    fn removing() {
+        check(&[
+            row(
+                "removexattr(2): and once",
+                rm(2, "user.set"),
+                "once: live #2, xattr #2 user.set => no xattr #2 user.set",
+            ),
+            row("removexattr(2): ENODATA", rm(2, "user.none"), "ENODATA"),
+            row("a made-up one stays: EPERM", rm(2, "user.redis.ttl"), "EPERM"),
+            row("EPERM on a symlink", rm(9, "user.x"), "EPERM"),
+            row("EOPNOTSUPP of ACLs", rm(2, "system.posix_acl_default"), "EOPNOTSUPP"),
+            row("EROFS", rm(2, "user.set"), "EROFS").with(&[ReadOnly]),
+            row("ERANGE", rm(2, ""), "ERANGE"),
+            row("gone is ESTALE", rm(90, "user.x"), "ESTALE"),
+        ]);
+    }
+}
