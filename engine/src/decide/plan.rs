@@ -16,6 +16,9 @@ pub enum Decision {
     Reply(Result<Reply, Errno>),
     /// Commit this, then answer.
     Commit(Plan),
+    /// Not a metadata operation: another machine runs this request. Whoever hands one in has
+    /// sent it to the wrong machine.
+    Elsewhere,
 }
 
 /// A reply of a decision. Leases are the transaction machine's business, so entries and
@@ -56,6 +59,11 @@ pub struct Plan {
 pub enum Check {
     /// The directory exists and is not being removed.
     LiveDir(Ino),
+    /// The inode exists (one without a name that is held open, too).
+    Live(Ino),
+    /// The inode has exactly this many names: what [`Change::Unlink`] calls the last name is it.
+    /// Only asked of layouts with hard links.
+    Links(Ino, u32),
     /// No entry of this name.
     Free(Ino, Name),
     /// The name leads to this inode.
@@ -87,7 +95,7 @@ pub enum Change {
         /// Of a symlink.
         target: Option<Bytes>,
     },
-    /// A further name of an inode.
+    /// A further name of an inode; its link count grows by one.
     Link {
         /// The inode.
         ino: Ino,
@@ -96,7 +104,8 @@ pub enum Change {
         /// The new name.
         name: Name,
     },
-    /// A name goes away; with its last name the inode does too, unless it is held.
+    /// A name goes away and the link count with it; with its last name the inode does too, unless
+    /// it is held. A directory is empty ([`Check::Empty`]).
     Unlink {
         /// The directory.
         dir: Ino,

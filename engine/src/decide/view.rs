@@ -18,6 +18,13 @@ pub enum Want {
     Attr(Ino),
     /// Whether a directory has no entries.
     Empty(Ino),
+    /// Whether `dir` is `ancestor` or below it.
+    Below {
+        /// The directory in question.
+        dir: Ino,
+        /// What may be above it.
+        ancestor: Ino,
+    },
     /// The target of a symlink.
     Target(Ino),
     /// One extended attribute.
@@ -39,7 +46,9 @@ pub enum Fact {
     Attr(Option<Attr>),
     /// Of [`Want::Empty`].
     Empty(bool),
-    /// Of [`Want::Target`].
+    /// Of [`Want::Below`].
+    Below(bool),
+    /// Of [`Want::Target`]; empty for what is no symlink.
     Target(Bytes),
     /// Of [`Want::Xattr`]; `None` when there is no such attribute.
     Xattr(Option<Bytes>),
@@ -59,14 +68,22 @@ pub type Facts = BTreeMap<Want, Fact>;
 pub struct Missing(pub Vec<Want>);
 
 impl Missing {
+    /// The union: what both lack stands in it once.
+    #[must_use]
+    pub fn and(mut self, other: Missing) -> Missing {
+        for want in other.0 {
+            if !self.0.contains(&want) {
+                self.0.push(want);
+            }
+        }
+        self
+    }
+
     /// The union of two wish lists: `both(a, b)?` asks for all that either lacks at once.
     pub fn both<A, B>(a: Result<A, Missing>, b: Result<B, Missing>) -> Result<(A, B), Missing> {
         match (a, b) {
             (Ok(a), Ok(b)) => Ok((a, b)),
-            (Err(Missing(mut a)), Err(Missing(b))) => {
-                a.extend(b);
-                Err(Missing(a))
-            }
+            (Err(a), Err(b)) => Err(a.and(b)),
             (Err(missing), Ok(_)) | (Ok(_), Err(missing)) => Err(missing),
         }
     }
@@ -83,11 +100,18 @@ pub struct Caps {
     pub exchange: bool,
     /// The longest file there can be, in bytes.
     pub max_file_size: u64,
-    /// The longest value of an extended attribute, in bytes.
+    /// The most names an inode may have, and with `dir_nlink` the most a directory counts.
+    pub max_links: u32,
+    /// The longest value of an extended attribute, in bytes; 0 if there are none at all.
     pub max_xattr_size: usize,
+    /// Prefixes of the extended attributes that the layout makes up: they can be read, not set.
+    pub reserved_xattrs: &'static [&'static [u8]],
     /// The directories' link counts follow their subdirectories (else they are always 1, which
     /// tells `find` not to count on them).
     pub dir_nlink: bool,
+    /// A rename marks the ctime of what it renames, as Linux's own filesystems do. POSIX leaves
+    /// it open, and a layout where that would cost a record of its own says no.
+    pub rename_ctime: bool,
 }
 
 /// The facts at hand, over what the cache holds.
@@ -103,6 +127,11 @@ pub struct View<'a> {
     pub now: Wall,
     /// The mount changes nothing.
     pub read_only: bool,
+    /// What hardly ever speaks against an operation (the directory is empty, the target is not
+    /// below the source) is assumed when it is not known, and left to the checks of the plan:
+    /// that saves a round trip. The transaction machine says `false` once a check has failed, and
+    /// the decision then asks for everything it stands on.
+    pub assume: bool,
     /// Whether an inode is open here: its contents must outlive its last name.
     pub held: &'a dyn Held,
 }
@@ -120,6 +149,12 @@ pub trait Held: core::fmt::Debug {
 }
 
 impl View<'_> {
+    /// Whether `want` was answered for this very decision, not taken from a lease.
+    #[must_use]
+    pub fn is_fresh(&self, want: &Want) -> bool {
+        self.fresh.contains_key(want)
+    }
+
     fn fact(&self, want: Want) -> Result<Fact, Missing> {
         match self.fresh.get(&want) {
             Some(fact) => Ok(fact.clone()),
@@ -141,6 +176,20 @@ impl View<'_> {
         match self.fact(Want::Attr(ino))? {
             Fact::Attr(attr) => Ok(attr),
             _ => Err(Missing(alloc::vec![Want::Attr(ino)])),
+        }
+    }
+
+    /// Whether the directory has no entries; unknown is yes while that may be assumed.
+    pub fn empty_enough(&self, dir: Ino) -> Result<bool, Missing> {
+        self.empty(dir).or_else(|missing| if self.assume { Ok(true) } else { Err(missing) })
+    }
+
+    /// Whether `dir` is `ancestor` or below it.
+    pub fn below(&self, dir: Ino, ancestor: Ino) -> Result<bool, Missing> {
+        let want = Want::Below { dir, ancestor };
+        match self.fact(want.clone())? {
+            Fact::Below(below) => Ok(below),
+            _ => Err(Missing(alloc::vec![want])),
         }
     }
 
