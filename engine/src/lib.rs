@@ -1,1 +1,9 @@
 //! engine
+#![no_std]
+
+extern crate alloc;
+
+/// Redis keys.
+pub mod keys {
+    pub mod name;
+}
