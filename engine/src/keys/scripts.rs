@@ -31,5 +31,9 @@ pub static RETREE: Script = script!("retree", "allow-oom", "place", "tree", "ret
 /// Reads extended attributes.
 pub static XATTR: Script = script!("xattr", "no-writes", "place", "render", "xattr");
 
+/// Finds out which commands the user may not run.
+pub static PROBE: Script = script!("probe", "", "probe");
+
 /// All of them, for loading at connect.
-pub static ALL: [&Script; 7] = [&STAT, &READ, &WRITE, &COMMIT, &COMMIT_FREEING, &RETREE, &XATTR];
+pub static ALL: [&Script; 8] =
+    [&STAT, &READ, &WRITE, &COMMIT, &COMMIT_FREEING, &RETREE, &XATTR, &PROBE];

@@ -16,15 +16,20 @@
 --   record side_i name record                  a side record, '' takes it away
 --   remove place side_i name x_i orphan_i ms   a value, or a side record; kept under
 --                                              the orphan key for so long if given
---   move  place side_i name x_i  place side_i name x_i wish
+--   move  place side_i name x_i  place side_i name x_i wish orphan_i ms
+--                                              replaces the target, which is kept under the
+--                                              orphan key if given
 --   length place size
 --   tree  first_i last_i own                   renames pairs of keys, see tree.lua
 --   patch side_i name base n value ...  ;      replaces fields of a record
 --   touch dir_i at                             a directory's times, if it has a record
---   mark  dir_i record                         a directory exists though nothing is in it
+--   mark  dir_i record unless_i                a directory exists though nothing is in it; not
+--                                              done while that key exists
 --   unmark dir_i x_i                           it does no more
 --   xset  x_i name value  /  xdel x_i name
--- Returns {'ok', side key index, its new version, ...}.
+-- Returns {'ok', places, side key index, its new version, ...}. The places are a letter for
+-- each `make` (s or f: where the value went), for each `remove` (where it was: s, f, g for
+-- the last field of a hash, c, - for none), and two for each `move` (source, target).
 local i = 4
 local function arg() i = i + 1 return ARGV[i - 1] end
 local function key() return KEYS[tonumber(arg())] end
@@ -75,14 +80,7 @@ function checks.room()
   local p, wish = place(), arg()
   return resolve(p) or room(p, wish)
 end
-function checks.void()
-  local all = call('HGETALL', key())
-  for n = 1, #all, 2 do
-    local kind = string.sub(all[n + 1], 1, 1)
-    if all[n] ~= '/' and all[n] ~= '/v' and kind ~= 'f' then return false end
-  end
-  return true
-end
+function checks.void() return inhabitants(key()) == 0 end
 function checks.vacant()
   local first, last, except = tonumber(arg()), tonumber(arg()), key()
   return vacant(first, last, except)
@@ -92,10 +90,29 @@ function checks.has()
   return call('HEXISTS', x, name) == tonumber(yes)
 end
 
+local places = ''
+local function went(what) places = places .. (what or '-') end
+-- Takes the field away; 'g' when the hash is gone with it.
+local function drop_field(p)
+  call('HDEL', p.bare, p.field)
+  return call('EXISTS', p.bare) == 1 and 'f' or 'g'
+end
+-- Keeps the value of a place under the orphan key for so many milliseconds.
+local function keep(p, what, orphan, ms)
+  if what == 's' then
+    call('RENAME', p.full, orphan)
+  else
+    call('SET', orphan, call('HGET', p.bare, p.field))
+  end
+  call('PEXPIRE', orphan, ms)
+end
+
 function changes.make()
   local p, wish, s, name, record = place(), arg(), side(), arg(), arg()
-  put_value(p, room(p, wish), '')
+  local what = room(p, wish)
+  put_value(p, what, '')
   set_record(s, name, record)
+  went(what)
 end
 function changes.record()
   local s, name, record = side(), arg(), arg()
@@ -104,46 +121,45 @@ end
 function changes.remove()
   local p, s, name, x, orphan, ms = place(), side(), arg(), key(), key(), arg()
   local what = resolve(p)
-  if what == 's' and orphan then
-    call('RENAME', p.full, orphan)
-  elseif what == 'f' and orphan then
-    call('SET', orphan, call('HGET', p.bare, p.field))
-    call('HDEL', p.bare, p.field)
-  elseif what == 'f' then
-    call('HDEL', p.bare, p.field)
-  elseif what then
+  if what and what ~= 'c' and orphan then keep(p, what, orphan, ms) end
+  if what == 'f' then
+    what = drop_field(p)
+  elseif what and not (what == 's' and orphan) then
     call('DEL', p.full)
   end
-  if what and orphan then call('PEXPIRE', orphan, ms) end
   set_record(s, name, '')
   if x then call('DEL', x) end
+  went(what)
 end
 function changes.move()
   local from, s, name, x = place(), side(), arg(), key()
   local to, to_s, to_name, to_x, wish = place(), side(), arg(), key(), arg()
+  local orphan, ms = key(), arg()
   local record = get_record(s, name)
   local what, old = resolve(from), resolve(to)
+  local ttl = -1
+  if old == 's' then ttl = call('PTTL', to.full) end
+  if old and orphan then keep(to, old, orphan, ms) end
+  local new = nil
   if what then
-    local ttl = -1
-    if old == 's' then ttl = call('PTTL', to.full) end
-    local new = old or room(to, wish)
+    new = old or room(to, wish)
     if what == 's' and new == 's' then
       if call('PTTL', from.full) > 0 then ttl = -1 end
       call('RENAME', from.full, to.full)
-      if ttl > 0 then call('PEXPIRE', to.full, ttl) end
     else
       local value = value_of(from, what)
       if what == 's' then
         call('DEL', from.full)
       else
-        call('HDEL', from.bare, from.field)
+        what = drop_field(from)
       end
       put_value(to, new, value)
     end
+    if new == 's' and ttl > 0 then call('PEXPIRE', to.full, ttl) end
   elseif old == 's' then
     call('DEL', to.full)
   elseif old == 'f' then
-    call('HDEL', to.bare, to.field)
+    drop_field(to)
   end
   set_record(s, name, '')
   set_record(to_s, to_name, record or '')
@@ -154,6 +170,8 @@ function changes.move()
       call('DEL', to_x)
     end
   end
+  went(what)
+  went(new)
 end
 function changes.tree()
   local first, last, own = tonumber(arg()), tonumber(arg()), tonumber(arg())
@@ -194,7 +212,8 @@ function changes.touch()
   if record then set_record(s, '/', patch(record, { [6] = at, [7] = at })) end
 end
 function changes.mark()
-  local s, record = side(), arg()
+  local s, record, unless = side(), arg(), key()
+  if unless and call('EXISTS', unless) == 1 then return end
   if not get_record(s, '/') then set_record(s, '/', record) end
 end
 function changes.unmark()
@@ -226,7 +245,7 @@ if session ~= '' then
   call('HSET', session, ARGV[1], ARGV[2])
   call('PEXPIRE', session, ARGV[3])
 end
-local answer = { 'ok' }
+local answer = { 'ok', places }
 for _, n in ipairs(order) do
   if touched[n] then
     answer[#answer + 1] = n

@@ -81,3 +81,13 @@ local function bump(side)
   end
   return version
 end
+
+-- How many symlinks and special files a side hash holds.
+local function inhabitants(side)
+  local found, all = 0, call('HGETALL', side)
+  for n = 1, #all, 2 do
+    local kind = string.sub(all[n + 1], 1, 1)
+    if all[n] ~= '/' and all[n] ~= '/v' and kind ~= 'f' then found = found + 1 end
+  end
+  return found
+end

@@ -2,12 +2,17 @@
 -- questions, each answered by one array; numbers with `i` are indexes into KEYS,
 -- 0 for none:
 --   N name full_i bare_i field dir_i   one name:
---        {what, size, type, record, has_dir, dir_record}
+--        {what, size, type, record, has_dir, dir_record, ttl}
 --   L name prefix key_i                one key, in a listing:
---        {type, size, record} or for a small hash
---        {'hash', fields, false, field, size, record, field, size, record, ...}
+--        {type, size, ttl, record}, or for a hash
+--        {'hash', fields, ttl} and when they are few
+--        field, size, record, field, size, record, ...
 --        where the record is that of the name `prefix`.`field`
+--   H prefix key_i cursor count        some fields of a large hash:
+--        {next cursor, ttl, field, size, record, field, size, record, ...}
 --   D dir_i                            one directory: {has_dir, dir_record}
+--   V dir_i                            how many symlinks and special files are in there
+-- A ttl is in milliseconds, negative for none.
 local i = 1
 local function arg() i = i + 1 return ARGV[i - 1] end
 local function key() return KEYS[tonumber(arg())] end
@@ -19,6 +24,13 @@ local function directory(dir)
   return call('EXISTS', dir), call('HGET', dir, '/')
 end
 
+local function add_field(answer, prefix, k, field)
+  local named = field == '' and prefix or prefix .. '.' .. field
+  answer[#answer + 1] = field
+  answer[#answer + 1] = call('HSTRLEN', k, field)
+  answer[#answer + 1] = record(named)
+end
+
 local answers = {}
 while ARGV[i] do
   local question = arg()
@@ -27,7 +39,8 @@ while ARGV[i] do
     local name = arg()
     local p = { full = key(), bare = key(), field = arg() }
     local what, t = resolve(p)
-    local size = 0
+    local size, ttl = 0, -1
+    if what == 'f' then ttl = call('PTTL', p.bare) elseif what then ttl = call('PTTL', p.full) end
     if what == 's' then
       size = call('STRLEN', p.full)
     elseif what == 'f' then
@@ -36,30 +49,37 @@ while ARGV[i] do
       size = #render(p.full, t)
     end
     local has, dir_record = directory(key())
-    answer = { what or '-', size, t, record(name), has, dir_record }
+    answer = { what or '-', size, t, record(name), has, dir_record, ttl }
   elseif question == 'L' then
     local name, prefix, k = arg(), arg(), key()
     local t = typeof(k)
+    local ttl = call('PTTL', k)
     if t == 'string' then
-      answer = { t, call('STRLEN', k), record(name) }
+      answer = { t, call('STRLEN', k), ttl, record(name) }
     elseif t == 'hash' then
       local fields = call('HLEN', k)
-      answer = { t, fields, false }
+      answer = { t, fields, ttl }
       if fields <= LISTED_FIELDS then
-        for _, field in ipairs(call('HKEYS', k)) do
-          local named = field == '' and prefix or prefix .. '.' .. field
-          answer[#answer + 1] = field
-          answer[#answer + 1] = call('HSTRLEN', k, field)
-          answer[#answer + 1] = record(named)
-        end
+        for _, field in ipairs(call('HKEYS', k)) do add_field(answer, prefix, k, field) end
       end
     elseif t == 'none' then
-      answer = { t, 0, record(name) }
+      answer = { t, 0, ttl, record(name) }
     else
-      answer = { t, #render(k, t), record(name) }
+      answer = { t, #render(k, t), ttl, record(name) }
+    end
+  elseif question == 'H' then
+    local prefix, k, cursor, count = arg(), key(), arg(), arg()
+    if typeof(k) == 'hash' then
+      local step = call('HSCAN', k, cursor, 'COUNT', count)
+      answer = { step[1], call('PTTL', k) }
+      for n = 1, #step[2], 2 do add_field(answer, prefix, k, step[2][n]) end
+    else
+      answer = { '0', -1 }
     end
   elseif question == 'D' then
     answer = { directory(key()) }
+  elseif question == 'V' then
+    answer = inhabitants(key())
   end
   answers[#answers + 1] = answer
 end
