@@ -44,6 +44,9 @@ fn run(request: &Request, view: &View<'_>) -> Result<Decision, Stop> {
         Request::GetAttr { ino } => attrs::get(view, *ino),
         // Ownership is checked by the kernel (`setattr_prepare`), so the caller decides nothing.
         Request::SetAttr { ino, set, caller: _ } => attrs::set(view, *ino, set),
+        Request::Fallocate { ino, offset, length, mode, .. } => {
+            attrs::allocate(view, *ino, *offset, *length, *mode)
+        }
         Request::ReadLink { ino } => names::read_link(view, *ino),
         Request::Mknod { parent, name, kind, perm, rdev, caller } => {
             names::mknod(view, *parent, name, (*kind, *perm, *rdev), *caller)
@@ -78,7 +81,6 @@ fn run(request: &Request, view: &View<'_>) -> Result<Decision, Stop> {
         | Request::Flush { .. }
         | Request::Release { .. }
         | Request::Fsync { .. }
-        | Request::Fallocate { .. }
         | Request::OpenDir { .. }
         | Request::ReadDir { .. }
         | Request::ReleaseDir { .. }

@@ -80,6 +80,7 @@ impl<L: Layout> Engine<L> {
                 caps: self.layout.caps(),
                 now: self.cx.now.wall,
                 read_only: self.cx.config.read_only,
+                assume: txn.conflicts == 0,
                 held: &self.cx.inodes,
             };
             let step = match decide(&op.request, &view) {
@@ -89,6 +90,10 @@ impl<L: Layout> Engine<L> {
                         Ok(reply) => self.answer(id, reply, since),
                         Err(errno) => self.finish(id, Err(errno)),
                     }
+                    return;
+                }
+                Ok(Decision::Elsewhere) => {
+                    self.finish(id, Err(Errno::ENOSYS));
                     return;
                 }
                 Ok(Decision::Commit(plan)) => {
@@ -227,7 +232,9 @@ impl<L: Layout> Engine<L> {
                     self.cx.facts.forget_attr(*ino);
                 }
                 Check::NotBelow { dir, .. } => self.cx.facts.forget_attr(*dir),
-                Check::Xattr(ino, ..) => self.cx.facts.forget_attr(*ino),
+                Check::Live(ino) | Check::Links(ino, _) | Check::Xattr(ino, ..) => {
+                    self.cx.facts.forget_attr(*ino);
+                }
             }
         }
     }

@@ -6,10 +6,11 @@
 --   L name prefix key_i                one key, in a listing:
 --        {type, size, ttl, record}, or for a hash
 --        {'hash', fields, ttl} and when they are few
---        field, size, record, field, size, record, ...
---        where the record is that of the name `prefix`.`field`
+--        field, size, record, shadowed, field, size, record, shadowed, ...
+--        where the record is that of the name `prefix`.`field`, and 1 stands for a
+--        field that is shadowed by a string or collection of its name
 --   H prefix key_i cursor count        some fields of a large hash:
---        {next cursor, ttl, field, size, record, field, size, record, ...}
+--        {next cursor, ttl, field, size, record, shadowed, ...}
 --   D dir_i                            one directory: {has_dir, dir_record}
 --   V dir_i                            how many symlinks and special files are in there
 -- A ttl is in milliseconds, negative for none.
@@ -29,6 +30,8 @@ local function add_field(answer, prefix, k, field)
   answer[#answer + 1] = field
   answer[#answer + 1] = call('HSTRLEN', k, field)
   answer[#answer + 1] = record(named)
+  local t = field == '' and 'none' or typeof(k .. '.' .. field)
+  answer[#answer + 1] = (t == 'none' or t == 'hash') and 0 or 1
 end
 
 local answers = {}

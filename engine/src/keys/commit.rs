@@ -1,0 +1,865 @@
+//! Plans lowered to programs of the commit script, and what its verdict means for the index.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use smallvec::smallvec;
+
+use crate::backend::redis::{Args, Command, Redis, Reply};
+use crate::decide::{Change, Check, Facts, Patch, Plan};
+use crate::engine::Cx;
+use crate::errno::Errno;
+use crate::id::{Ino, Lane, Token};
+use crate::layout::{Failure, Layout, Outcome, Step};
+use crate::op::{Attr, Kind, Name};
+use crate::time::Wall;
+
+use super::place::{Place, orphan_key, session_key, side_key, xattr_key};
+use super::record::{self, Record, SELF_FIELD};
+use super::tree::What;
+use super::{ECHO_WINDOW, Keys, ORPHAN_LEASE, TOKEN_LEASE, TOKEN_SLOTS, Ticket, scripts};
+
+/// A plan on its way to the server.
+#[derive(Clone, Debug)]
+pub struct Committing {
+    plan: Plan,
+    /// The directory prefixes of the side hashes among the script's keys, by index.
+    sides: Vec<(usize, Vec<u8>)>,
+    /// What each letter of the script's `places` is about, in order.
+    letters: Vec<(Way, Place)>,
+}
+
+/// Which way a value went at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    In,
+    Out,
+}
+
+/// A program of the commit script under construction.
+pub(super) struct Program {
+    pub(super) keys: Args,
+    pub(super) checks: Vec<Bytes>,
+    pub(super) changes: Vec<Bytes>,
+    sides: Vec<(usize, Vec<u8>)>,
+    letters: Vec<(Way, Place)>,
+    /// It frees memory, and is let through on a full server.
+    freeing: bool,
+}
+
+/// Where a name is, with all that a step of the script wants to know of it.
+#[derive(Clone)]
+struct Spot {
+    dir: Ino,
+    prefix: Vec<u8>,
+    name: Name,
+    place: Place,
+}
+
+impl Program {
+    fn new(session: Bytes) -> Self {
+        Program {
+            keys: smallvec![session],
+            checks: Vec::new(),
+            changes: Vec::new(),
+            sides: Vec::new(),
+            letters: Vec::new(),
+            freeing: false,
+        }
+    }
+
+    /// The number of a key in `KEYS`, as the script counts.
+    pub(super) fn key(&mut self, key: Option<Bytes>) -> Bytes {
+        let Some(key) = key else { return Bytes::from_static(b"0") };
+        let at = match self.keys.iter().skip(1).position(|it| *it == key) {
+            Some(at) => at + 2,
+            None => {
+                self.keys.push(key);
+                self.keys.len()
+            }
+        };
+        Bytes::from(format!("{at}"))
+    }
+
+    fn side(&mut self, prefix: &[u8]) -> Bytes {
+        let at = self.key(Some(side_key(prefix)));
+        let index = self.keys.iter().position(|it| *it == side_key(prefix)).map_or(0, |at| at + 1);
+        if !self.sides.iter().any(|(known, _)| *known == index) {
+            self.sides.push((index, prefix.to_vec()));
+        }
+        at
+    }
+
+    fn place(&mut self, place: &Place) -> [Bytes; 3] {
+        [self.key(place.full.clone()), self.key(place.bare.clone()), place.field.clone()]
+    }
+
+    pub(super) fn command(self, token: Token, once: bool) -> Command {
+        let mut args: Args = if once {
+            smallvec![
+                Bytes::from(format!("{}", token.serial % TOKEN_SLOTS)),
+                Bytes::from(format!("{}", token.serial)),
+                Bytes::from(format!("{}", TOKEN_LEASE.as_millis()))
+            ]
+        } else {
+            let zero = Bytes::from_static(b"0");
+            smallvec![zero.clone(), zero.clone(), zero]
+        };
+        args.extend(self.checks);
+        args.extend(self.changes);
+        let script = if self.freeing { &scripts::COMMIT_FREEING } else { &scripts::COMMIT };
+        Command::Script { script, keys: self.keys, args }
+    }
+}
+
+fn word(word: &'static str) -> Bytes {
+    Bytes::from_static(word.as_bytes())
+}
+
+fn number(n: u64) -> Bytes {
+    Bytes::from(format!("{n}"))
+}
+
+impl Keys {
+    pub(super) fn start_commit(
+        &mut self,
+        plan: &Plan,
+        token: Token,
+        cx: &mut Cx<Redis>,
+    ) -> Step<Self> {
+        if let Some((from, to)) = renamed_dir(plan) {
+            return self.start_rename_dir(plan, from, to, token, cx);
+        }
+        match self.lower(plan, token) {
+            Ok(Lowered::Program(program)) => self.send_program(plan.clone(), program, token),
+            Ok(Lowered::Conflict) => Step::Done(Outcome::Conflict),
+            Err(failure) => Step::Fail(failure),
+        }
+    }
+
+    fn send_program(&mut self, plan: Plan, program: Program, token: Token) -> Step<Self> {
+        let committing =
+            Committing { sides: program.sides.clone(), letters: program.letters.clone(), plan };
+        if program.checks.is_empty() && program.changes.is_empty() {
+            // Nothing of it is kept on the server.
+            self.apply(&committing.plan, &committing.letters, "");
+            return Step::Done(Outcome::Applied(Facts::new()));
+        }
+        let once = committing.plan.once;
+        let command = program.command(token, once);
+        let ticket = Ticket::Commit(Box::new(committing));
+        Step::Work(Self::work(Lane::Meta, alloc::vec![command], ticket))
+    }
+
+    /// A program with the session key if a second application would do harm.
+    pub(super) fn program(&self, once: bool, token: Token) -> Program {
+        Program::new(if once { session_key(token.session) } else { Bytes::new() })
+    }
+
+    fn lower(&mut self, plan: &Plan, token: Token) -> Result<Lowered, Failure> {
+        let mut program = self.program(plan.once, token);
+        for check in &plan.checks {
+            if !self.lower_check(check, &mut program)? {
+                return Ok(Lowered::Conflict);
+            }
+        }
+        let moves_over = |dir: &Ino, name: &Name| {
+            plan.changes.iter().any(|change| {
+                matches!(change, Change::Rename { to_dir, to_name, .. }
+                    if to_dir == dir && to_name == name)
+            })
+        };
+        let mut held = false;
+        for change in &plan.changes {
+            match change {
+                // The move itself replaces its target, which keeps its type and TTL.
+                Change::Unlink { dir, name, held: open, .. } if moves_over(dir, name) => {
+                    held = *open;
+                }
+                other => self.lower_change(other, held, token, &mut program)?,
+            }
+        }
+        Ok(Lowered::Program(program))
+    }
+
+    /// Returns whether the check holds as far as is known here.
+    pub(super) fn lower_check(
+        &self,
+        check: &Check,
+        program: &mut Program,
+    ) -> Result<bool, Failure> {
+        match check {
+            // A directory exists as long as anything is in it; making something in one that was
+            // removed elsewhere makes it anew.
+            Check::LiveDir(dir) => {
+                if self.dir_prefix(*dir).is_none() {
+                    return Err(errno(Errno::ENOENT));
+                }
+            }
+            Check::Live(ino) => {
+                let Some(node) = self.tree.get(*ino) else { return Ok(false) };
+                if node.what == What::Dir || node.orphan.is_some() {
+                    return Ok(true);
+                }
+                return self.check_is(node.parent, &node.name, node.what, program);
+            }
+            Check::Links(..) => {}
+            Check::Free(dir, name) => {
+                let spot = self.spot(*dir, name)?;
+                if spot.place.dir.as_ref().is_some_and(|dir| self.index.is_dir(dir)) {
+                    return Ok(false);
+                }
+                if self.memory.get(&spot.prefix, name.as_bytes()).is_some_and(is_side) {
+                    return Ok(false);
+                }
+                let place = program.place(&spot.place);
+                let side = program.side(&spot.prefix);
+                let below = program.key(spot.place.dir.as_ref().map(|dir| side_key(dir)));
+                program.checks.push(word("free"));
+                program.checks.extend(place);
+                program.checks.extend([side, name_bytes(name), below]);
+            }
+            Check::Leads(dir, name, ino) => {
+                let Some(node) = self.tree.get(*ino) else { return Ok(false) };
+                if self.tree.child(*dir, name) != Some(*ino) {
+                    return Ok(false);
+                }
+                return self.check_is(*dir, name, node.what, program);
+            }
+            Check::Empty(dir) => {
+                let Some(prefix) = self.dir_prefix(*dir) else { return Ok(false) };
+                if !self.index.is_empty_dir(&prefix)
+                    || self.memory.inhabitants(&prefix).next().is_some()
+                {
+                    return Ok(false);
+                }
+                if self.stores_records() {
+                    let side = program.side(&prefix);
+                    program.checks.extend([word("void"), side]);
+                }
+            }
+            Check::NotBelow { dir, ancestor } => {
+                if self.tree.is_below(*dir, *ancestor) {
+                    return Err(errno(Errno::EINVAL));
+                }
+            }
+            Check::Xattr(ino, name, mode) => {
+                let yes = match mode {
+                    crate::op::XattrMode::Any => return Ok(true),
+                    crate::op::XattrMode::Create => "0",
+                    crate::op::XattrMode::Replace => "1",
+                };
+                let x = self.xattrs_of(*ino)?;
+                let x = program.key(Some(x));
+                program.checks.extend([word("has"), x, name_bytes(name), word(yes)]);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The name still leads to something of this kind. Keys have no identity beyond that.
+    fn check_is(
+        &self,
+        dir: Ino,
+        name: &Name,
+        what: What,
+        program: &mut Program,
+    ) -> Result<bool, Failure> {
+        let spot = self.spot(dir, name)?;
+        let letter = match what {
+            What::Dir => {
+                let is_dir = spot.place.dir.as_ref().is_some_and(|dir| self.index.is_dir(dir));
+                return Ok(is_dir);
+            }
+            What::String | What::Field | What::Value => "v",
+            What::Collection => "c",
+            What::Side => {
+                if !self.stores_records() {
+                    return Ok(self.memory.get(&spot.prefix, name.as_bytes()).is_some());
+                }
+                let Some(ino) = self.tree.child(dir, name) else { return Ok(false) };
+                match self.tree.get(ino).map(|node| record::letter(node.attr.kind)) {
+                    Some('l') => "l",
+                    Some('p') => "p",
+                    Some('s') => "s",
+                    Some('c') => "c",
+                    Some('b') => "b",
+                    _ => return Ok(false),
+                }
+            }
+        };
+        let place = program.place(&spot.place);
+        let side = program.side(&spot.prefix);
+        program.checks.push(word("is"));
+        program.checks.extend(place);
+        program.checks.extend([side, name_bytes(name), word(letter)]);
+        Ok(true)
+    }
+
+    fn spot(&self, dir: Ino, name: &Name) -> Result<Spot, Failure> {
+        let prefix = self.dir_prefix(dir).ok_or_else(|| errno(Errno::ENOENT))?;
+        let place = self.place(dir, name).ok_or_else(|| Failure {
+            errno: Errno::EPERM,
+            text: Some(format!(
+                "{}/{name}: this name is reserved, no key can have it",
+                self.describe(dir)
+            )),
+        })?;
+        Ok(Spot { dir, prefix, name: name.clone(), place })
+    }
+
+    fn xattrs_of(&self, ino: Ino) -> Result<Bytes, Failure> {
+        let gone = || errno(Errno::ESTALE);
+        let node = self.tree.get(ino).ok_or_else(gone)?;
+        if node.what == What::Dir {
+            return Ok(xattr_key(&self.dir_prefix(ino).ok_or_else(gone)?, b""));
+        }
+        let prefix = self.dir_prefix(node.parent).ok_or_else(gone)?;
+        Ok(xattr_key(&prefix, node.name.as_bytes()))
+    }
+
+    fn lower_change(
+        &self,
+        change: &Change,
+        held: bool,
+        token: Token,
+        program: &mut Program,
+    ) -> Result<(), Failure> {
+        match change {
+            Change::Create { dir, name, attr, target } => {
+                if self.options.is_ignored(name.as_bytes()) {
+                    return Err(errno(Errno::EPERM));
+                }
+                let spot = self.spot(*dir, name)?;
+                self.lower_create(&spot, attr, target.as_ref(), program);
+            }
+            Change::Unlink { dir, name, ino, kind, held, .. } => {
+                let spot = self.spot(*dir, name)?;
+                if *kind == Kind::Dir {
+                    self.lower_rmdir(&spot, *ino, program);
+                } else {
+                    self.lower_remove(&spot, *ino, *held, token, program)?;
+                }
+                self.mark_if_emptied(&spot, program);
+                program.freeing = true;
+            }
+            Change::Rename { dir, name, to_dir, to_name, ino, .. } => {
+                if self.options.is_ignored(to_name.as_bytes()) {
+                    return Err(errno(Errno::EPERM));
+                }
+                let (from, to) = (self.spot(*dir, name)?, self.spot(*to_dir, to_name)?);
+                self.lower_move(&from, &to, *ino, held, token, program)?;
+                self.mark_if_emptied(&from, program);
+            }
+            Change::SetAttr { ino, patch } => self.lower_setattr(*ino, patch, program)?,
+            Change::Touch { dir, at, .. } => {
+                let prefix = self.dir_prefix(*dir).unwrap_or_default();
+                if self.stores_records() && self.index.contains_side(&prefix) {
+                    let side = program.side(&prefix);
+                    let at = Bytes::from(format!("{}", at.0));
+                    program.changes.extend([word("touch"), side, at]);
+                }
+            }
+            Change::Xattr { ino, name, value, .. } => {
+                let x = self.xattrs_of(*ino)?;
+                let x = program.key(Some(x));
+                match value {
+                    Some(value) => {
+                        let name = name_bytes(name);
+                        program.changes.extend([word("xset"), x, name, value.clone()]);
+                    }
+                    None => program.changes.extend([word("xdel"), x, name_bytes(name)]),
+                }
+            }
+            // Neither is among the capabilities of this layout.
+            Change::Link { .. } | Change::Exchange { .. } => return Err(errno(Errno::EPERM)),
+        }
+        Ok(())
+    }
+
+    fn lower_create(
+        &self,
+        spot: &Spot,
+        attr: &Attr,
+        target: Option<&Bytes>,
+        program: &mut Program,
+    ) {
+        let record = Record::of(attr, target);
+        match attr.kind {
+            Kind::File => {
+                let text = if self.is_default(&record) || !self.stores_records() {
+                    Bytes::new()
+                } else {
+                    record.format()
+                };
+                let place = program.place(&spot.place);
+                program.checks.push(word("room"));
+                program.checks.extend(place.clone());
+                program.checks.push(word(spot.place.wish()));
+                let side = program.side(&spot.prefix);
+                program.changes.push(word("make"));
+                program.changes.extend(place);
+                let wish = word(spot.place.wish());
+                program.changes.extend([wish, side, name_bytes(&spot.name), text]);
+                program.letters.push((Way::In, spot.place.clone()));
+            }
+            Kind::Dir => {
+                if self.stores_records()
+                    && let Some(dir) = &spot.place.dir
+                {
+                    let side = program.side(dir);
+                    let steps = [word("mark"), side, record.format(), word("0")];
+                    program.changes.extend(steps);
+                }
+            }
+            _ => {
+                if self.stores_records() {
+                    let side = program.side(&spot.prefix);
+                    let name = name_bytes(&spot.name);
+                    program.changes.extend([word("record"), side, name, record.format()]);
+                }
+            }
+        }
+    }
+
+    fn lower_rmdir(&self, spot: &Spot, ino: Ino, program: &mut Program) {
+        let Some(dir) = &spot.place.dir else { return };
+        let _ = ino;
+        let side = program.side(dir);
+        let x = program.key(Some(xattr_key(dir, b"")));
+        program.changes.extend([word("unmark"), side, x]);
+    }
+
+    fn lower_remove(
+        &self,
+        spot: &Spot,
+        ino: Ino,
+        held: bool,
+        token: Token,
+        program: &mut Program,
+    ) -> Result<(), Failure> {
+        let what = self.tree.get(ino).map(|node| node.what);
+        if what == Some(What::Collection) && !self.options.allow_delete {
+            return Err(errno(Errno::EACCES));
+        }
+        let has_value = !matches!(what, Some(What::Side | What::Collection));
+        let orphan = (held && has_value).then(|| orphan_key(token.session, ino));
+        let place = program.place(&spot.place);
+        let side = program.side(&spot.prefix);
+        let x = self.xattr_if_any(spot);
+        let x = program.key(x);
+        let orphan = program.key(orphan);
+        let lease = number(ORPHAN_LEASE.as_millis() as u64);
+        program.changes.push(word("remove"));
+        program.changes.extend(place);
+        program.changes.extend([side, name_bytes(&spot.name), x, orphan, lease]);
+        program.letters.push((Way::Out, spot.place.clone()));
+        Ok(())
+    }
+
+    fn lower_move(
+        &self,
+        from: &Spot,
+        to: &Spot,
+        ino: Ino,
+        held: bool,
+        token: Token,
+        program: &mut Program,
+    ) -> Result<(), Failure> {
+        let is_collection = |ino: Option<Ino>| {
+            let node = ino.and_then(|ino| self.tree.get(ino));
+            node.is_some_and(|node| node.what == What::Collection)
+        };
+        let target = self.tree.child(to.dir, &to.name);
+        // Text must not take the place of what it was made from, nor a name that cannot hold it.
+        if is_collection(Some(ino)) || is_collection(target) {
+            return Err(errno(Errno::EACCES));
+        }
+        let from_place = program.place(&from.place);
+        let from_side = program.side(&from.prefix);
+        let to_place = program.place(&to.place);
+        let to_side = program.side(&to.prefix);
+        if self.tree.get(ino).is_some_and(|node| node.what != What::Side) {
+            program.checks.push(word("room"));
+            program.checks.extend(to_place.clone());
+            program.checks.push(word(to.place.wish()));
+        }
+        let from_x = program.key(Some(xattr_key(&from.prefix, from.name.as_bytes())));
+        let to_x = program.key(Some(xattr_key(&to.prefix, to.name.as_bytes())));
+        let orphan = target.filter(|_| held).map(|target| orphan_key(token.session, target));
+        let orphan = program.key(orphan);
+        let lease = number(ORPHAN_LEASE.as_millis() as u64);
+        program.changes.push(word("move"));
+        program.changes.extend(from_place);
+        program.changes.extend([from_side, name_bytes(&from.name), from_x]);
+        program.changes.extend(to_place);
+        program.changes.extend([to_side, name_bytes(&to.name), to_x]);
+        program.changes.extend([word(to.place.wish()), orphan, lease]);
+        program.letters.push((Way::Out, from.place.clone()));
+        program.letters.push((Way::In, to.place.clone()));
+        Ok(())
+    }
+
+    /// A directory that only its last key implied goes on to exist when that is taken away here.
+    fn mark_if_emptied(&self, spot: &Spot, program: &mut Program) {
+        if spot.dir == Ino::ROOT || !self.stores_records() {
+            return;
+        }
+        let gone = match spot.place.dir.as_ref().filter(|dir| self.index.is_dir(dir)) {
+            Some(_) => None,
+            None => [&spot.place.full, &spot.place.bare]
+                .into_iter()
+                .flatten()
+                .find(|key| self.index.contains_key(key)),
+        };
+        let emptied = match gone {
+            Some(key) => self.index.is_empty_without(&spot.prefix, key),
+            // What goes is a subdirectory or a side record: others may still be there, and then
+            // a mark too many does no harm.
+            None => true,
+        };
+        if emptied {
+            let side = program.side(&spot.prefix);
+            let node = self.tree.get(spot.dir);
+            let record = match node {
+                Some(node) => Record::of(&node.attr, None),
+                None => self.default_record(Kind::Dir),
+            };
+            let unless = program.key(spot.place.bare.clone());
+            program.changes.extend([word("mark"), side, record.format(), unless]);
+        }
+    }
+
+    fn lower_setattr(&self, ino: Ino, patch: &Patch, program: &mut Program) -> Result<(), Failure> {
+        let gone = || errno(Errno::ESTALE);
+        let node = self.tree.get(ino).ok_or_else(gone)?;
+        let place = match &node.orphan {
+            Some(orphan) => Place { full: Some(orphan.clone()), ..Place::default() },
+            None if node.what == What::Dir => Place::default(),
+            None if node.detached => return Err(gone()),
+            None => self.spot(node.parent, &node.name)?.place,
+        };
+        if let Some(size) = patch.size {
+            if node.what == What::Collection {
+                return Err(errno(Errno::EACCES));
+            }
+            let place = program.place(&place);
+            program.changes.push(word("length"));
+            program.changes.extend(place);
+            program.changes.push(number(size));
+        }
+        if !self.stores_records() || node.orphan.is_some() {
+            return Ok(());
+        }
+        let (prefix, name) = if node.what == What::Dir {
+            let prefix = self.dir_prefix(ino).ok_or_else(gone)?;
+            (prefix, Bytes::from_static(SELF_FIELD))
+        } else {
+            let prefix = self.dir_prefix(node.parent).ok_or_else(gone)?;
+            (prefix, name_bytes(&node.name))
+        };
+        // Only what a user sets is worth a record; what follows from another change goes into a
+        // record that is there.
+        let base = if is_explicit(patch) {
+            Record::of(&node.attr, None).format()
+        } else if self.index.contains_side(&prefix) {
+            Bytes::new()
+        } else {
+            return Ok(());
+        };
+        let side = program.side(&prefix);
+        program.changes.extend([word("patch"), side, name, base]);
+        for (field, value) in record::patched_fields(patch) {
+            program.changes.extend([word(field), value]);
+        }
+        program.changes.push(word(";"));
+        Ok(())
+    }
+
+    fn xattr_if_any(&self, spot: &Spot) -> Option<Bytes> {
+        let key = xattr_key(&spot.prefix, spot.name.as_bytes());
+        self.index.contains_xattrs(&key).then_some(key)
+    }
+
+    fn is_default(&self, record: &Record) -> bool {
+        let default = self.default_record(record.kind);
+        record.perm == default.perm && record.uid == default.uid && record.gid == default.gid
+    }
+
+    // ---- the verdict
+
+    pub(super) fn committed(
+        &mut self,
+        committing: Committing,
+        replies: &[Reply],
+        cx: &mut Cx<Redis>,
+    ) -> Step<Self> {
+        let reply = replies.first();
+        if let Some(line) = reply.and_then(Reply::as_error) {
+            return Step::Fail(self.refused(line, "changing"));
+        }
+        let answer = reply.and_then(Reply::as_array).unwrap_or_default();
+        match answer.first().and_then(Reply::as_bytes) {
+            Some(b"no") => return Step::Done(Outcome::Conflict),
+            Some(b"ok") => {
+                let letters = answer.get(1).and_then(Reply::as_bytes).unwrap_or_default();
+                let letters = core::str::from_utf8(letters).unwrap_or_default();
+                self.apply(&committing.plan, &committing.letters, letters);
+                for pair in answer.get(2..).unwrap_or_default().chunks_exact(2) {
+                    let (Some(index), Some(version)) = (pair[0].as_int(), pair[1].as_int()) else {
+                        continue;
+                    };
+                    let side = committing.sides.iter().find(|(at, _)| *at as i64 == index);
+                    if let Some((_, prefix)) = side {
+                        self.side_written(prefix, version, cx);
+                    }
+                }
+            }
+            // It was applied before, and its reply was lost: where things went must be seen.
+            Some(b"done") => {
+                self.apply(&committing.plan, &committing.letters, "");
+                for (_, place) in &committing.letters {
+                    self.live.refresh_place(place);
+                }
+            }
+            _ => return Step::Fail(self.odd("commit", reply)),
+        }
+        for change in &committing.plan.changes {
+            let ino = match change {
+                Change::Create { attr, .. } => attr.ino,
+                Change::Rename { ino, .. } | Change::SetAttr { ino, .. } => *ino,
+                _ => continue,
+            };
+            if let Some(node) = self.tree.get_mut(ino) {
+                node.own_until = cx.now.mono.after(ECHO_WINDOW);
+            }
+        }
+        Step::Done(Outcome::Applied(Facts::new()))
+    }
+
+    /// Brings tree, index and memory up to date with a plan that was applied.
+    pub(super) fn apply(&mut self, plan: &Plan, places: &[(Way, Place)], letters: &str) {
+        for ((way, place), letter) in places.iter().zip(letters.chars()) {
+            self.place_changed(*way, place, letter);
+        }
+        let mut letter = letters.chars();
+        for change in &plan.changes {
+            match change {
+                Change::Create { dir, name, attr, target } => {
+                    let what = match attr.kind {
+                        Kind::Dir => What::Dir,
+                        Kind::File => made(letter.next()),
+                        _ => What::Side,
+                    };
+                    self.tree.attach(*dir, name, attr.ino, what, *attr);
+                    if let Some(node) = self.tree.get_mut(attr.ino) {
+                        node.target = target.clone().unwrap_or_default();
+                    }
+                    self.applied_create(*dir, name, attr, target.as_ref());
+                }
+                Change::Unlink { dir, name, ino, kind, held, .. } => {
+                    let moved_over = plan.changes.iter().any(|it| {
+                        matches!(it, Change::Rename { to_dir, to_name, .. }
+                            if to_dir == dir && to_name == name)
+                    });
+                    if *kind != Kind::Dir && !moved_over {
+                        letter.next();
+                    }
+                    self.applied_unlink(*dir, name, *ino, *kind, *held);
+                }
+                Change::Rename { dir, name, to_dir, to_name, ino, kind } => {
+                    if *kind != Kind::Dir {
+                        letter.next();
+                        let went = letter.next();
+                        let node = self.tree.get_mut(*ino).filter(|it| it.what != What::Side);
+                        if let Some(node) = node {
+                            node.what = made(went);
+                        }
+                        self.applied_move(*dir, name, *to_dir, to_name);
+                    }
+                    self.tree.rename(*dir, name, *to_dir, to_name);
+                }
+                Change::SetAttr { ino, patch } => self.applied_setattr(*ino, patch),
+                Change::Touch { dir, at, .. } => self.applied_touch(*dir, *at),
+                Change::Xattr { ino, value, .. } => {
+                    if let (Ok(key), Some(_)) = (self.xattrs_of(*ino), value) {
+                        self.index_xattrs(&key, true);
+                    }
+                }
+                Change::Link { .. } | Change::Exchange { .. } => {}
+            }
+        }
+    }
+
+    /// The letters of the script, see `scripts/commit.lua`.
+    fn place_changed(&mut self, way: Way, place: &Place, letter: char) {
+        let (key, there) = match (way, letter) {
+            (Way::In, 's') => (&place.full, true),
+            (Way::In, 'f') => (&place.bare, true),
+            (Way::Out, 's' | 'c') => (&place.full, false),
+            (Way::Out, 'g') => (&place.bare, false),
+            _ => return,
+        };
+        if let Some(key) = key {
+            self.index_key(key, there);
+        }
+    }
+
+    fn applied_create(&mut self, dir: Ino, name: &Name, attr: &Attr, target: Option<&Bytes>) {
+        let Ok(spot) = self.spot(dir, name) else { return };
+        let record = Record::of(attr, target);
+        match attr.kind {
+            Kind::Dir => {
+                let Some(below) = spot.place.dir else { return };
+                // In memory too, a directory is there because it has a side hash of its own.
+                self.index_side(&below, true);
+                if !self.stores_records() {
+                    self.memory.put(&below, SELF_FIELD, record);
+                }
+            }
+            Kind::File => {
+                if self.is_default(&record) || !self.stores_records() {
+                    self.memory.put(&spot.prefix, name.as_bytes(), record);
+                } else {
+                    self.memory.remove(&spot.prefix, name.as_bytes());
+                }
+            }
+            _ => {
+                self.index_side(&spot.prefix, true);
+                if !self.stores_records() {
+                    self.memory.put(&spot.prefix, name.as_bytes(), record);
+                }
+            }
+        }
+    }
+
+    fn applied_unlink(&mut self, dir: Ino, name: &Name, ino: Ino, kind: Kind, held: bool) {
+        if let Ok(spot) = self.spot(dir, name) {
+            if kind == Kind::Dir {
+                if let Some(below) = &spot.place.dir {
+                    self.index_side(below, false);
+                    self.memory.remove(below, SELF_FIELD);
+                }
+            } else {
+                self.memory.remove(&spot.prefix, name.as_bytes());
+            }
+            self.keep_dir(dir, &spot.prefix);
+        }
+        self.tree.detach(dir, name);
+        let session = self.live.session();
+        if held && let Some(node) = self.tree.get_mut(ino) {
+            if matches!(node.what, What::String | What::Field | What::Value) {
+                let key = orphan_key(session, ino);
+                node.orphan = Some(key.clone());
+                node.what = What::String;
+                self.live.keep_orphan(key);
+            }
+        }
+    }
+
+    /// The script has marked a directory that was emptied.
+    fn keep_dir(&mut self, dir: Ino, prefix: &[u8]) {
+        if dir != Ino::ROOT && !self.index.is_dir(prefix) {
+            self.index_side(prefix, true);
+        }
+    }
+
+    fn applied_move(&mut self, dir: Ino, name: &Name, to_dir: Ino, to_name: &Name) {
+        let (Ok(from), Ok(to)) = (self.spot(dir, name), self.spot(to_dir, to_name)) else { return };
+        let record = self.memory.remove(&from.prefix, name.as_bytes());
+        self.memory.remove(&to.prefix, to_name.as_bytes());
+        if let Some(record) = record {
+            self.memory.put(&to.prefix, to_name.as_bytes(), record);
+        }
+        let key = xattr_key(&from.prefix, name.as_bytes());
+        if self.index.contains_xattrs(&key) {
+            self.index_xattrs(&key, false);
+            self.index_xattrs(&xattr_key(&to.prefix, to_name.as_bytes()), true);
+        }
+        if self.index.contains_side(&from.prefix) && self.stores_records() {
+            // Its record may have come along.
+            self.live.refresh_side(&to.prefix);
+        }
+        let is_side = self.tree.child(dir, name).and_then(|ino| self.tree.get(ino));
+        if is_side.is_some_and(|node| node.what == What::Side) {
+            self.index_side(&to.prefix, true);
+        }
+        self.keep_dir(dir, &from.prefix);
+    }
+
+    fn applied_setattr(&mut self, ino: Ino, patch: &Patch) {
+        let Some(node) = self.tree.get_mut(ino) else { return };
+        patch.apply_to(&mut node.attr);
+        let (what, parent, name, attr) = (node.what, node.parent, node.name.clone(), node.attr);
+        let Some(prefix) = (match what {
+            What::Dir => self.dir_prefix(ino),
+            _ => self.dir_prefix(parent),
+        }) else {
+            return;
+        };
+        let field = if what == What::Dir { SELF_FIELD } else { name.as_bytes() };
+        if self.stores_records() && is_explicit(patch) {
+            self.memory.remove(&prefix, field);
+            self.index_side(&prefix, true);
+        } else if let Some(record) = self.memory.get_mut(&prefix, field) {
+            record.apply(patch);
+        } else if !self.stores_records() || what == What::Dir || !self.index.contains_side(&prefix)
+        {
+            self.memory.put(&prefix, field, Record::of(&attr, None));
+        }
+    }
+
+    fn applied_touch(&mut self, dir: Ino, at: Wall) {
+        let Some(node) = self.tree.get_mut(dir) else { return };
+        node.attr.mtime = at;
+        node.attr.ctime = at;
+        let attr = node.attr;
+        if let Some(prefix) = self.dir_prefix(dir) {
+            self.memory.put(&prefix, SELF_FIELD, Record::of(&attr, None));
+        }
+    }
+}
+
+enum Lowered {
+    Program(Program),
+    /// It is known here that a check does not hold.
+    Conflict,
+}
+
+/// The directory rename in a plan, if it is one: (directory, name) from and to.
+fn renamed_dir(plan: &Plan) -> Option<((Ino, Name), (Ino, Name))> {
+    plan.changes.iter().find_map(|change| match change {
+        Change::Rename { dir, name, to_dir, to_name, kind: Kind::Dir, .. } => {
+            Some(((*dir, name.clone()), (*to_dir, to_name.clone())))
+        }
+        _ => None,
+    })
+}
+
+/// Somebody set these values; they do not just follow from another change.
+fn is_explicit(patch: &Patch) -> bool {
+    let times = patch.atime.is_some() || (patch.mtime.is_some() && patch.size.is_none());
+    patch.perm.is_some() || patch.uid.is_some() || patch.gid.is_some() || times
+}
+
+fn is_side(record: &Record) -> bool {
+    !matches!(record.kind, Kind::File | Kind::Dir)
+}
+
+fn made(letter: Option<char>) -> What {
+    match letter {
+        Some('s') => What::String,
+        Some('f') => What::Field,
+        _ => What::Value,
+    }
+}
+
+fn name_bytes(name: &Name) -> Bytes {
+    Bytes::copy_from_slice(name.as_bytes())
+}
+
+fn errno(errno: Errno) -> Failure {
+    Failure { errno, text: None }
+}

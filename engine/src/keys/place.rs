@@ -1,0 +1,163 @@
+//! Where the value of a name can be, and the reserved keys beside it.
+
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use crate::id::Ino;
+use crate::op::Name;
+
+use super::name::Reading;
+use super::{Keys, RESERVED};
+
+/// The string key and the hash field that a name can stand for. See `scripts/place.lua`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The key of a string (or collection) of this name.
+    pub(super) full: Option<Bytes>,
+    /// The key of the hash, and the field in it.
+    pub(super) bare: Option<Bytes>,
+    pub(super) field: Bytes,
+    /// The prefix of the keys below, if the name is a directory's.
+    pub(super) dir: Option<Bytes>,
+    /// A new file prefers to be a string.
+    pub(super) string: bool,
+}
+
+impl Place {
+    /// What the scripts call the wish.
+    pub(super) fn wish(&self) -> &'static str {
+        if self.string { "s" } else { "f" }
+    }
+}
+
+/// The side hash of a directory.
+pub(super) fn side_key(dir: &[u8]) -> Bytes {
+    Bytes::from([RESERVED, b"a:", dir].concat())
+}
+
+/// The hash with the extended attributes of a name, or with an empty name of the directory.
+pub(super) fn xattr_key(dir: &[u8], name: &[u8]) -> Bytes {
+    Bytes::from([RESERVED, b"x:", dir, b"/", name].concat())
+}
+
+/// Where the contents of an unlinked file are kept while it is open.
+pub(super) fn orphan_key(session: u64, ino: Ino) -> Bytes {
+    Bytes::from([RESERVED, alloc::format!("o:{session:016x}:{}", ino.0).as_bytes()].concat())
+}
+
+/// The commits of a mount that must not be applied twice.
+pub(super) fn session_key(session: u64) -> Bytes {
+    Bytes::from([RESERVED, alloc::format!("s:{session:016x}").as_bytes()].concat())
+}
+
+/// Directory renames that are under way stepwise.
+pub(super) fn renames_key() -> Bytes {
+    Bytes::from([RESERVED, b"r"].concat())
+}
+
+impl Keys {
+    /// The prefix of the keys in a directory; `None` when the directory is gone.
+    pub(super) fn dir_prefix(&self, dir: Ino) -> Option<Vec<u8>> {
+        let mut prefix = self.options.prefix.clone();
+        for name in self.tree.path(dir)? {
+            let component = self.component(&prefix, name.as_bytes())?;
+            prefix.extend_from_slice(&component);
+            prefix.push(self.options.naming.delimiter());
+        }
+        Some(prefix)
+    }
+
+    /// The component that a name stands for as a directory.
+    fn component(&self, prefix: &[u8], name: &[u8]) -> Option<Vec<u8>> {
+        match self.options.naming.decode(name) {
+            Reading::Plain { component, .. } => Some(component),
+            Reading::Shortened(short) if !short.explicit_field => {
+                self.find_long(prefix, name, &short.prefix)
+            }
+            _ => None,
+        }
+    }
+
+    /// The component below `prefix` whose name is shortened to `name`.
+    fn find_long(&self, prefix: &[u8], name: &[u8], start: &[u8]) -> Option<Vec<u8>> {
+        let naming = self.options.naming;
+        let from = [prefix, start].concat();
+        let keys = self.index.keys_below(&from);
+        let sides = self.index.sides_below(&from);
+        keys.chain(sides)
+            .map(|key| {
+                let rest = &key[prefix.len()..];
+                rest.split(|byte| *byte == naming.delimiter()).next().unwrap_or(rest)
+            })
+            .find(|component| naming.encode_component(component) == name)
+            .map(<[u8]>::to_vec)
+    }
+
+    /// Where the value of `name` in `dir` can be. `None` when the directory is gone, or nothing
+    /// can have this name.
+    pub(super) fn place(&self, dir: Ino, name: &Name) -> Option<Place> {
+        let prefix = self.dir_prefix(dir)?;
+        let place = self.place_in(dir, &prefix, name)?;
+        let reserved =
+            |key: &Option<Bytes>| key.as_ref().is_some_and(|key| key.starts_with(RESERVED));
+        let is_reserved = reserved(&place.full) || reserved(&place.bare) || reserved(&place.dir);
+        (!is_reserved).then_some(place)
+    }
+
+    fn place_in(&self, dir: Ino, prefix: &[u8], name: &Name) -> Option<Place> {
+        let key = |component: &[u8]| Bytes::from([prefix, component].concat());
+        let below = |component: &[u8]| {
+            Bytes::from([prefix, component, &[self.options.naming.delimiter()]].concat())
+        };
+        match self.options.naming.decode(name.as_bytes()) {
+            Reading::OwnValue => {
+                if dir == Ino::ROOT {
+                    return None;
+                }
+                let node = self.tree.get(dir)?;
+                let own = self.place(node.parent, &node.name)?;
+                Some(Place { dir: None, ..own })
+            }
+            Reading::Plain { component, field } => {
+                let string = match &field {
+                    None => true,
+                    Some(it) => it.field.is_empty() || self.options.wants_string(name.as_bytes()),
+                };
+                let (bare, field) = match field {
+                    Some(it) => (Some(key(&it.component)), Bytes::from(it.field)),
+                    None => (None, Bytes::new()),
+                };
+                let dir = Some(below(&component));
+                Some(Place { full: Some(key(&component)), bare, field, dir, string })
+            }
+            Reading::Field(it) => Some(Place {
+                full: None,
+                bare: Some(key(&it.component)),
+                field: Bytes::from(it.field),
+                dir: None,
+                string: false,
+            }),
+            Reading::Shortened(short) => {
+                if let Some((component, field)) = self.long_fields.get(&(dir, name.clone())) {
+                    return Some(Place {
+                        full: None,
+                        bare: Some(key(component)),
+                        field: Bytes::copy_from_slice(field),
+                        dir: None,
+                        string: false,
+                    });
+                }
+                let component = self.find_long(prefix, name.as_bytes(), &short.prefix)?;
+                Some(Place {
+                    full: Some(key(&component)),
+                    bare: None,
+                    field: Bytes::new(),
+                    dir: Some(below(&component)),
+                    string: true,
+                })
+            }
+            Reading::Nothing => None,
+        }
+    }
+}
