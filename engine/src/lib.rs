@@ -38,6 +38,8 @@ pub mod errno;
 pub mod id;
 pub mod layout;
 pub mod op;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod time;
 
 pub use config::Config;
