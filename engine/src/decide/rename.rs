@@ -22,10 +22,6 @@ pub(super) fn rename(
     // rename(2) on Linux: EBUSY for `.` and `..` (POSIX says EINVAL).
     ask::name(from.1, Errno::EBUSY)?;
     ask::name(to.1, Errno::EBUSY)?;
-    // renameat2(2): EINVAL, the filesystem does not support one of the flags.
-    if mode == RenameMode::Exchange && !view.caps.exchange {
-        return Err(Errno::EINVAL.into());
-    }
     ask::writable(view)?;
     let (source, target) =
         both(ask::looked_up(view, from.0, from.1), ask::looked_up(view, to.0, to.1))?;
@@ -108,6 +104,11 @@ fn exchange(
     (to, target): (Spot<'_>, Attr),
 ) -> Result<Decision, Stop> {
     not_root(&target)?;
+    // renameat2(2): EINVAL, the filesystem does not support one of the flags. Names that are not
+    // there come before it, as the kernel finds those itself.
+    if !view.caps.exchange {
+        return Err(Errno::EINVAL.into());
+    }
     // Neither may come to lie below itself.
     let (down, up) = (Loops::of(from.0, to.0, &source), Loops::of(to.0, from.0, &target));
     let (down_loops, up_loops) = both(down.perhaps(view), up.perhaps(view))?;
@@ -400,6 +401,8 @@ mod tests {
                 "EINVAL",
             )
             .with(&[NoExchange]),
+            row("EXCHANGE: ENOENT before that", swap((1, "file"), (1, "none")), "ENOENT")
+                .with(&[NoExchange]),
             row("EXCHANGE: EROFS", swap((1, "file"), (1, "other")), "EROFS").with(&[ReadOnly]),
         ]);
     }

@@ -397,9 +397,6 @@ impl Model {
     fn rename(&mut self, from: &Path, to: &Path, mode: RenameMode, now: Wall) -> Reply {
         let (from_dir, from_name, source) = self.entry(from)?.ok_or(Errno::EBUSY)?;
         let (to_dir, to_name, target) = self.entry(to)?.ok_or(Errno::EBUSY)?;
-        if mode == RenameMode::Exchange && !self.caps.exchange {
-            return Err(Errno::EINVAL);
-        }
         let source = source.ok_or(Errno::ENOENT)?;
         match (mode, target) {
             (RenameMode::NoReplace, Some(_)) => return Err(Errno::EEXIST),
@@ -409,7 +406,9 @@ impl Model {
         if target == Some(source) {
             return Ok(Outcome::Done);
         }
-        if self.reaches(source, to_dir) {
+        // rename: a directory below itself. renameat2(2): a flag that is not supported.
+        let unsupported = mode == RenameMode::Exchange && !self.caps.exchange;
+        if unsupported || self.reaches(source, to_dir) {
             return Err(Errno::EINVAL);
         }
         let is_dir = |model: &Model, id: Id| model.nodes[&id].kind == Kind::Dir;
@@ -568,16 +567,17 @@ impl Model {
     ) -> Reply {
         let id = self.find(path)?;
         self.xattr_name(name)?;
-        if value.is_some_and(|value| value.len() > self.caps.max_xattr_size) {
-            return Err(Errno::E2BIG);
-        }
         let reserved = self.caps.reserved_xattrs;
         if reserved.iter().any(|prefix| name.as_bytes().starts_with(prefix)) {
             return Err(Errno::EPERM);
         }
+        let max = self.caps.max_xattr_size;
         let node = self.node(id);
         if !matches!(node.kind, Kind::File | Kind::Dir) {
             return Err(Errno::EPERM);
+        }
+        if value.is_some_and(|value| value.len() > max) {
+            return Err(Errno::E2BIG);
         }
         match (mode, node.xattrs.contains_key(name)) {
             (XattrMode::Create, true) => return Err(Errno::EEXIST),

@@ -202,6 +202,63 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// The paths that it names: none, one or two.
+    #[must_use]
+    pub fn paths(&self) -> Vec<&Path> {
+        match self {
+            Op::Link { from, to } | Op::Rename { from, to, .. } => alloc::vec![from, to],
+            Op::Open { path, .. }
+            | Op::Truncate { path, .. }
+            | Op::Mkdir { path, .. }
+            | Op::Mknod { path, .. }
+            | Op::Symlink { path, .. }
+            | Op::Unlink { path }
+            | Op::Rmdir { path }
+            | Op::Stat { path }
+            | Op::ReadLink { path }
+            | Op::Chmod { path, .. }
+            | Op::Chown { path, .. }
+            | Op::Utimens { path, .. }
+            | Op::GetXattr { path, .. }
+            | Op::ListXattr { path }
+            | Op::SetXattr { path, .. }
+            | Op::RemoveXattr { path, .. }
+            | Op::OpenDir { path, .. } => alloc::vec![path],
+            Op::Close { .. }
+            | Op::Read { .. }
+            | Op::Write { .. }
+            | Op::Fsync { .. }
+            | Op::FTruncate { .. }
+            | Op::FStat { .. }
+            | Op::ReadDir { .. }
+            | Op::RewindDir { .. } => Vec::new(),
+        }
+    }
+}
+
+/// The shortest part of `ops` found that still makes `fails` true: operations that are not needed
+/// for it are left out, in ever smaller runs.
+#[must_use]
+pub fn shrink(mut ops: Vec<Op>, mut fails: impl FnMut(&[Op]) -> bool) -> Vec<Op> {
+    let mut run = ops.len().div_ceil(2);
+    while run > 0 {
+        let mut at = 0;
+        let before = ops.len();
+        while at < ops.len() {
+            let mut fewer = ops.clone();
+            fewer.drain(at..ops.len().min(at + run));
+            if fails(&fewer) {
+                ops = fewer;
+            } else {
+                at += run;
+            }
+        }
+        run = if run == 1 && ops.len() < before { 1 } else { run / 2 };
+    }
+    ops
+}
+
 /// What an operation that succeeded came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -402,7 +459,6 @@ impl Judge {
 /// from the model's own order.
 fn same_errno(op: &Op, should: Errno, is: Errno) -> bool {
     use Errno::{EEXIST, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR, ENOTEMPTY, EPERM};
-    let long = |path: &Path| path.has_long_name();
     if should == is {
         return true;
     }
@@ -413,10 +469,8 @@ fn same_errno(op: &Op, should: Errno, is: Errno) -> bool {
         (Op::Unlink { .. }, EISDIR, EPERM) => true,
         // Something onto its own ancestor: Linux looks at that first.
         (Op::Rename { .. }, EISDIR, ENOTEMPTY) => true,
-        // A path of two too long or wrong in several ways.
-        (Op::Rename { from: a, to: b, .. } | Op::Link { from: a, to: b }, _, ENAMETOOLONG) => {
-            long(a) || long(b)
-        }
+        // A name that is too long may be refused before anything is looked for.
+        (_, _, ENAMETOOLONG) => op.paths().into_iter().any(Path::has_long_name),
         // RESOLVE_NO_SYMLINKS and O_NOFOLLOW.
         (_, ENOTDIR, ELOOP) | (Op::Truncate { .. }, EINVAL, ELOOP) => true,
         _ => false,
