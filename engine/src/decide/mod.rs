@@ -9,7 +9,8 @@
 //! permission, ownership and the sticky bit; that `.` and `..` are no names; that a path does not
 //! cross mounts (`EXDEV`); following symlinks (`ELOOP`); clearing set-id bits on write.
 
-#[cfg(all(test, feature = "sim"))]
+#[cfg(test)]
+#[cfg(feature = "sim")]
 mod against_model;
 mod ask;
 mod attrs;

@@ -279,7 +279,7 @@ impl Scene {
     /// `verb`, or what must come before it; now and then all the same, for `EBADF`.
     fn possible(&self, verb: Verb, number: u32) -> Verb {
         match verb {
-            _ if number % 16 == 0 => verb,
+            _ if number.is_multiple_of(16) => verb,
             Verb::Close
             | Verb::Read
             | Verb::Write
@@ -313,7 +313,8 @@ impl Scene {
             Verb::Open => {
                 let (write, rest) = split(b, 4);
                 let write = write != 0;
-                let how = How { write, truncate: write && rest % 6 == 0, ..How::default() };
+                let how =
+                    How { write, truncate: write && rest.is_multiple_of(6), ..How::default() };
                 Op::Open { slot: slot(c), path: self.existing(a, is_file), how }
             }
             Verb::Close => Op::Close { slot: self.any_slot(a) },
@@ -507,7 +508,7 @@ fn data(number: u32) -> Vec<u8> {
         2 => split(rest, WRITE_MAX),
         _ => split(rest, 40),
     };
-    let start = if rest % 5 == 0 { return vec![0; len as usize] } else { rest };
+    let start = if rest.is_multiple_of(5) { return vec![0; len as usize] } else { rest };
     (0..len).map(|i| (start.wrapping_add(i) % 251) as u8).collect()
 }
 

@@ -10,10 +10,11 @@ use alloc::vec::Vec;
 
 use crate::decide::Caps;
 use crate::errno::Errno;
-use crate::op::{Caller, Kind, Name, RenameMode, XattrMode};
+use crate::op::{Caller, Kind, Name, XattrMode};
 use crate::sim::ops::{How, ModelReply, Op, Outcome, Path, Reply, Slot, Summary};
 use crate::time::Wall;
 
+mod names;
 #[cfg(test)]
 mod tests;
 
@@ -378,156 +379,6 @@ impl Model {
         Ok(Outcome::Done)
     }
 
-    // Names.
-
-    fn link(&mut self, from: &Path, to: &Path, now: Wall) -> Reply {
-        let id = self.find(from)?;
-        let (dir, name) = self.free(to)?;
-        if self.nodes[&id].kind == Kind::Dir || !self.caps.hard_links {
-            return Err(Errno::EPERM);
-        }
-        if self.nlink(id) >= self.caps.max_links {
-            return Err(Errno::EMLINK);
-        }
-        self.node(id).ctime = now;
-        self.attach(dir, name, id, now);
-        Ok(Outcome::Done)
-    }
-
-    fn rename(&mut self, from: &Path, to: &Path, mode: RenameMode, now: Wall) -> Reply {
-        let (from_dir, from_name, source) = self.entry(from)?.ok_or(Errno::EBUSY)?;
-        let (to_dir, to_name, target) = self.entry(to)?.ok_or(Errno::EBUSY)?;
-        let source = source.ok_or(Errno::ENOENT)?;
-        match (mode, target) {
-            (RenameMode::NoReplace, Some(_)) => return Err(Errno::EEXIST),
-            (RenameMode::Exchange, None) => return Err(Errno::ENOENT),
-            _ => {}
-        }
-        if target == Some(source) {
-            return Ok(Outcome::Done);
-        }
-        // rename: a directory below itself. renameat2(2): a flag that is not supported.
-        let unsupported = mode == RenameMode::Exchange && !self.caps.exchange;
-        if unsupported || self.reaches(source, to_dir) {
-            return Err(Errno::EINVAL);
-        }
-        let is_dir = |model: &Model, id: Id| model.nodes[&id].kind == Kind::Dir;
-        let across = from_dir != to_dir;
-        let full = |model: &Model, dir: Id| {
-            across && model.caps.dir_nlink && model.nlink(dir) >= model.caps.max_links
-        };
-        if let (RenameMode::Exchange, Some(target)) = (mode, target) {
-            if self.reaches(target, from_dir) {
-                return Err(Errno::EINVAL);
-            }
-            let kinds = (is_dir(self, source), is_dir(self, target));
-            let fuller = match kinds {
-                (true, false) => full(self, to_dir),
-                (false, true) => full(self, from_dir),
-                _ => false,
-            };
-            if fuller {
-                return Err(Errno::EMLINK);
-            }
-            self.detach(from_dir, &from_name, now);
-            self.detach(to_dir, &to_name, now);
-            self.attach(from_dir, from_name, target, now);
-            self.attach(to_dir, to_name, source, now);
-            self.renamed(target, now);
-        } else {
-            match target.map(|target| (is_dir(self, source), is_dir(self, target), target)) {
-                Some((true, false, _)) => return Err(Errno::ENOTDIR),
-                Some((false, true, _)) => return Err(Errno::EISDIR),
-                Some((true, true, target)) if !self.nodes[&target].entries.is_empty() => {
-                    return Err(Errno::ENOTEMPTY);
-                }
-                Some((true, true, _)) => {}
-                _ if is_dir(self, source) && full(self, to_dir) => return Err(Errno::EMLINK),
-                _ => {}
-            }
-            self.detach(from_dir, &from_name, now);
-            if target.is_some() {
-                self.unlink(to_dir, &to_name, now);
-            }
-            self.attach(to_dir, to_name, source, now);
-        }
-        self.renamed(source, now);
-        Ok(Outcome::Done)
-    }
-
-    fn renamed(&mut self, id: Id, now: Wall) {
-        if self.caps.rename_ctime {
-            self.node(id).ctime = now;
-        }
-    }
-
-    /// Whether `below` is `above` or lies below it.
-    fn reaches(&self, above: Id, below: Id) -> bool {
-        above == below || self.nodes[&above].entries.values().any(|id| self.reaches(*id, below))
-    }
-
-    fn make(&mut self, dir: Id, name: Name, kind: Kind, perm: u16, now: Wall) -> Id {
-        let id = Id(self.next);
-        self.next += 1;
-        let parent = &self.nodes[&dir];
-        let inherits = parent.perm & 0o2000 != 0;
-        let node = Node {
-            kind,
-            perm: if inherits && kind == Kind::Dir { perm | 0o2000 } else { perm },
-            uid: self.caller.uid,
-            gid: if inherits { parent.gid } else { self.caller.gid },
-            mtime: now,
-            ctime: now,
-            bytes: Vec::new(),
-            entries: BTreeMap::new(),
-            xattrs: BTreeMap::new(),
-        };
-        self.nodes.insert(id, node);
-        self.attach(dir, name, id, now);
-        id
-    }
-
-    fn attach(&mut self, dir: Id, name: Name, id: Id, now: Wall) {
-        for handle in self.handles.values_mut() {
-            match handle {
-                Handle::Stream { id, ever, .. } if *id == dir => {
-                    ever.insert(name.clone());
-                }
-                _ => {}
-            }
-        }
-        self.entries_changed(dir, now).insert(name, id);
-    }
-
-    fn detach(&mut self, dir: Id, name: &Name, now: Wall) -> Option<Id> {
-        for handle in self.handles.values_mut() {
-            match handle {
-                Handle::Stream { id, always, .. } if *id == dir => {
-                    always.remove(name);
-                }
-                _ => {}
-            }
-        }
-        self.entries_changed(dir, now).remove(name)
-    }
-
-    /// A name goes away for good, or as the target of a rename.
-    fn unlink(&mut self, dir: Id, name: &Name, now: Wall) {
-        if let Some(id) = self.detach(dir, name, now)
-            && self.nodes[&id].kind != Kind::Dir
-            && self.nlink(id) > 0
-        {
-            // unlink: what keeps a name has its status changed.
-            self.node(id).ctime = now;
-        }
-    }
-
-    fn entries_changed(&mut self, dir: Id, now: Wall) -> &mut BTreeMap<Name, Id> {
-        let node = self.node(dir);
-        (node.mtime, node.ctime) = (now, now);
-        &mut node.entries
-    }
-
     // Attributes.
 
     fn chown(&mut self, path: &Path, uid: Option<u32>, gid: Option<u32>, now: Wall) -> Reply {
@@ -654,12 +505,21 @@ impl Model {
         Ok(self.nodes[&dir].entries.get(name).copied())
     }
 
-    /// The directory, the name in it, and what is there; `None` for the root, which has no name.
-    #[allow(clippy::type_complexity, reason = "three words that only make sense together")]
-    fn entry(&self, path: &Path) -> Result<Option<(Id, Name, Option<Id>)>, Errno> {
+    /// The directory and the name in it; `None` for the root, which has no name.
+    fn spot(&self, path: &Path) -> Result<Option<(Id, Name)>, Errno> {
         let Some((name, parents)) = path.0.split_last() else { return Ok(None) };
         let dir = self.find(&Path(parents.to_vec()))?;
-        Ok(Some((dir, name.clone(), self.child(dir, name)?)))
+        match self.nodes[&dir].kind {
+            Kind::Dir => Ok(Some((dir, name.clone()))),
+            _ => Err(Errno::ENOTDIR),
+        }
+    }
+
+    /// As `spot`, and what is there.
+    fn entry(&self, path: &Path) -> Result<Option<(Id, Name, Option<Id>)>, Errno> {
+        let Some((dir, name)) = self.spot(path)? else { return Ok(None) };
+        let found = self.child(dir, &name)?;
+        Ok(Some((dir, name, found)))
     }
 
     fn free(&self, path: &Path) -> Result<(Id, Name), Errno> {

@@ -290,8 +290,11 @@ pub type Reply = Result<Outcome, Errno>;
 /// again (or kept, as the kernel does); a slot keeps its inode and `Fh` from `Open`/`Create`/
 /// `OpenDir` to `Release`/`ReleaseDir`, with a `Flush` before it. The executor plays the kernel's
 /// part: it answers `ELOOP`, `EISDIR` and `ENXIO` to an open as [`Op::Open`] says and `EBADF` to a
-/// slot that is not open, is not of the kind, or may not write; it looks a name up before it makes
-/// or removes it. `Mknod` and `Mkdir` carry a caller that is the same throughout.
+/// slot that is not open, is not of the kind, or may not write (`EINVAL` to `FTruncate` of one);
+/// of two paths it walks both up to their last names, the first first, before it asks for more
+/// (a path through what is no directory is `ENOTDIR` then); it answers `EEXIST`, `EISDIR` or
+/// `EBUSY` itself where the root would be made, unlinked, or removed or renamed. The caller is the
+/// same throughout, the model's. `decide/against_model.rs` holds a small one.
 ///
 /// On a real mount (as root, umask 0): the calls named at each [`Op`], relative to a descriptor of
 /// the parent opened with `RESOLVE_NO_SYMLINKS`.

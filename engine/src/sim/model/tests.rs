@@ -4,6 +4,7 @@ use alloc::string::String;
 
 use super::*;
 use crate::op::Kind::{Dir, Fifo, File, Symlink};
+use crate::op::RenameMode;
 use crate::sim::generate::{Generator, Random, Swarm};
 use crate::sim::ops::{Judge, tree_difference};
 
