@@ -40,6 +40,8 @@ pub mod id;
 pub mod keys;
 pub mod layout;
 pub mod op;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod time;
 
 pub use config::Config;

@@ -9,6 +9,9 @@
 //! permission, ownership and the sticky bit; that `.` and `..` are no names; that a path does not
 //! cross mounts (`EXDEV`); following symlinks (`ELOOP`); clearing set-id bits on write.
 
+#[cfg(test)]
+#[cfg(feature = "sim")]
+mod against_model;
 mod ask;
 mod attrs;
 mod names;

@@ -22,10 +22,6 @@ pub(super) fn rename(
     // rename(2) on Linux: EBUSY for `.` and `..` (POSIX says EINVAL).
     ask::name(from.1, Errno::EBUSY)?;
     ask::name(to.1, Errno::EBUSY)?;
-    // renameat2(2): EINVAL, the filesystem does not support one of the flags.
-    if mode == RenameMode::Exchange && !view.caps.exchange {
-        return Err(Errno::EINVAL.into());
-    }
     ask::writable(view)?;
     let (source, target) =
         both(ask::looked_up(view, from.0, from.1), ask::looked_up(view, to.0, to.1))?;
@@ -53,7 +49,7 @@ fn replace(
         not_root(target)?;
         // POSIX rename: a directory replaces only an empty directory, anything else only what is
         // no directory. That the source is above the target outweighs these (Linux's
-        // `lock_rename`), and here is time to ask.
+        // `lock_rename`).
         let refused = match (is_dir, target.kind == Kind::Dir) {
             (true, false) => Some(Errno::ENOTDIR),
             (false, true) => Some(Errno::EISDIR),
@@ -61,7 +57,7 @@ fn replace(
             _ => None,
         };
         if let Some(errno) = refused {
-            return Err(if loops.surely(view)? { Errno::EINVAL } else { errno }.into());
+            return Err(loops.or(view, errno)?.into());
         }
     }
     if loops.perhaps(view)? {
@@ -69,8 +65,8 @@ fn replace(
     }
     let replaces_dir = target.is_some_and(|t| t.kind == Kind::Dir);
     let moves_dir = is_dir && from.0 != to.0;
-    if moves_dir && !replaces_dir {
-        room_for_subdir(view, to.0)?;
+    if moves_dir && !replaces_dir && is_full(view, to.0) {
+        return Err(loops.or(view, Errno::EMLINK)?.into());
     }
 
     let mut checks = vec![Check::Leads(from.0, from.1.clone(), source.ino), Check::LiveDir(to.0)];
@@ -108,6 +104,11 @@ fn exchange(
     (to, target): (Spot<'_>, Attr),
 ) -> Result<Decision, Stop> {
     not_root(&target)?;
+    // renameat2(2): EINVAL, the filesystem does not support one of the flags. Names that are not
+    // there come before it, as the kernel finds those itself.
+    if !view.caps.exchange {
+        return Err(Errno::EINVAL.into());
+    }
     // Neither may come to lie below itself.
     let (down, up) = (Loops::of(from.0, to.0, &source), Loops::of(to.0, from.0, &target));
     let (down_loops, up_loops) = both(down.perhaps(view), up.perhaps(view))?;
@@ -117,7 +118,10 @@ fn exchange(
     let subdir = |attr: &Attr| i32::from(attr.kind == Kind::Dir);
     let grows = subdir(&source) - subdir(&target);
     if from.0 != to.0 && grows != 0 {
-        room_for_subdir(view, if grows > 0 { to.0 } else { from.0 })?;
+        let (dir, loops) = if grows > 0 { (to.0, &down) } else { (from.0, &up) };
+        if is_full(view, dir) {
+            return Err(loops.or(view, Errno::EMLINK)?.into());
+        }
     }
 
     let mut checks = vec![
@@ -156,13 +160,9 @@ fn touch_both(
 
 /// POSIX rename: EMLINK, the link count of the new parent would exceed {LINK_MAX}. Nobody waits
 /// for the parent's attributes only for this.
-fn room_for_subdir(view: &View<'_>, dir: Ino) -> Result<(), Errno> {
-    match view.attr(dir) {
-        Ok(Some(attr)) if view.caps.dir_nlink && attr.nlink >= view.caps.max_links => {
-            Err(Errno::EMLINK)
-        }
-        _ => Ok(()),
-    }
+fn is_full(view: &View<'_>, dir: Ino) -> bool {
+    let attr = view.attr(dir).ok().flatten();
+    view.caps.dir_nlink && attr.is_some_and(|attr| attr.nlink >= view.caps.max_links)
 }
 
 /// Whether a move makes a directory its own ancestor (rename(2): EINVAL). The kernel prevents it
@@ -193,6 +193,12 @@ impl Loops {
             Loops::Always => Ok(true),
             Loops::If { dir, ancestor } => Ok(view.below(dir, ancestor)?),
         }
+    }
+
+    /// The error to give where `errno` stands against the move: a loop outweighs it, and here is
+    /// time to ask.
+    fn or(&self, view: &View<'_>, errno: Errno) -> Result<Errno, Stop> {
+        Ok(if self.surely(view)? { Errno::EINVAL } else { errno })
     }
 
     /// As [`surely`](Self::surely), but not asked while it may be assumed not to.
@@ -282,6 +288,7 @@ mod tests {
             row("rename: EINVAL into itself", mv((1, "dir"), (3, "new")), "EINVAL"),
             row("rename: EINVAL below itself", mv((1, "dir"), (5, "new")), "EINVAL"),
             row("rename: EMLINK of a full new parent", mv((1, "dir"), (15, "new")), "EMLINK"),
+            row("EINVAL before EMLINK", mv((1, "dir"), (20, "new")), "EINVAL"),
             row("rename(2): EBUSY of `.`", mv((1, "."), (1, "new")), "EBUSY"),
             row("rename(2): EBUSY onto `..`", mv((1, "file"), (1, "..")), "EBUSY"),
             row("EBUSY of the root", mv((3, "up to the root"), (1, "new")), "EBUSY"),
@@ -400,6 +407,8 @@ mod tests {
                 "EINVAL",
             )
             .with(&[NoExchange]),
+            row("EXCHANGE: ENOENT before that", swap((1, "file"), (1, "none")), "ENOENT")
+                .with(&[NoExchange]),
             row("EXCHANGE: EROFS", swap((1, "file"), (1, "other")), "EROFS").with(&[ReadOnly]),
         ]);
     }

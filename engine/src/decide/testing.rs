@@ -122,7 +122,7 @@ impl World {
         for (dir, name, ino, kind, perm, nlink) in [
             (0, "", 1, Kind::Dir, 0o755, 9),
             (1, "file", 2, Kind::File, 0o644, 1),
-            (1, "dir", 3, Kind::Dir, 0o755, 3),
+            (1, "dir", 3, Kind::Dir, 0o755, 4),
             (3, "sub", 4, Kind::Dir, 0o755, 3),
             (4, "deep", 5, Kind::Dir, 0o755, 2),
             (3, "inner", 6, Kind::File, 0o644, 1),
@@ -136,6 +136,7 @@ impl World {
             (1, "suid", 13, Kind::File, 0o6755, 1),
             (1, "mandatory", 14, Kind::File, 0o2644, 1),
             (1, "full", 15, Kind::Dir, 0o755, 100),
+            (3, "full", 20, Kind::Dir, 0o755, 100),
             (15, "x", 19, Kind::File, 0o644, 1),
             (1, "hfull", 16, Kind::File, 0o644, 100),
             (1, "other", 17, Kind::File, 0o644, 1),

@@ -60,16 +60,17 @@ pub(super) fn set(
     value: &Bytes,
     mode: XattrMode,
 ) -> Result<Decision, Stop> {
-    // The order is that of Linux's `setxattr_copy` and `vfs_setxattr`: name, value, mount, rights.
+    // The order is that of Linux's `setxattr_copy` and `vfs_setxattr`: the name, the mount, whether
+    // there may be such an attribute here, and then the filesystem's own limits.
     named(name)?;
-    // setxattr(2): E2BIG, the size of value exceeds a filesystem-specific limit.
-    if value.len() > view.caps.max_xattr_size && view.caps.max_xattr_size > 0 {
-        return Err(Errno::E2BIG.into());
-    }
     ask::writable(view)?;
     let space = settable(view, name)?;
     let (attr, present) = both(ask::inode(view, ino), presence(view, ino, name, mode))?;
     suits(space, attr.kind)?;
+    // setxattr(2): E2BIG, the size of value exceeds a filesystem-specific limit.
+    if value.len() > view.caps.max_xattr_size {
+        return Err(Errno::E2BIG.into());
+    }
     match (mode, present) {
         // setxattr(2): EEXIST and ENODATA.
         (XattrMode::Create, Some(true)) => return Err(Errno::EEXIST.into()),
@@ -270,7 +271,7 @@ mod tests {
             row("EOPNOTSUPP where there are none", set(2, "user.x"), "EOPNOTSUPP")
                 .with(&[NoXattrs]),
             row("setxattr(2): E2BIG", big(2), "E2BIG"),
-            row("E2BIG before EPERM", big(9), "E2BIG"),
+            row("EPERM before E2BIG", big(9), "EPERM"),
             row("ERANGE of the empty name", set(2, ""), "ERANGE"),
             row("ERANGE over XATTR_NAME_MAX", set(2, &long()), "ERANGE"),
             row("EROFS", set(2, "user.x"), "EROFS").with(&[ReadOnly]),

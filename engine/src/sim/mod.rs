@@ -1,0 +1,5 @@
+//! Simulated servers, a reference model of a filesystem, and a generator of operations.
+
+pub mod generate;
+pub mod model;
+pub mod ops;
