@@ -154,6 +154,18 @@ impl Decoder {
         Ok((n, n == size))
     }
 
+    /// How much memory it holds for what has not become a frame yet, without the strings of
+    /// finished elements, which are no longer than what was received.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let own = match &self.state {
+            State::Own(_, _, body) => body.capacity(),
+            _ => 0,
+        };
+        let items: usize = self.stack.iter().map(|level| level.items.capacity()).sum();
+        self.buf.capacity() + own + items * size_of::<Reply>()
+    }
+
     fn make_room(&mut self) {
         if self.start == self.filled && !self.shared {
             (self.start, self.filled) = (0, 0);
@@ -414,4 +426,56 @@ fn pairs(line: &[u8]) -> Result<usize, ProtocolError> {
 
 fn malformed(line: &[u8]) -> ProtocolError {
     ProtocolError::Malformed(line[..line.len().min(40)].escape_ascii().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(decoder: &mut Decoder) -> Bytes {
+        match decoder.next_frame() {
+            Ok(Some(Frame::Reply(Reply::Bulk(body)))) => body,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn middling_strings_are_slices_of_the_buffer_and_short_ones_are_not() {
+        for (len, within) in [(10, false), (COPY_BELOW - 1, false), (COPY_BELOW, true)] {
+            let mut decoder = Decoder::new(Limits::default());
+            let text = format!("${len}\r\n{}\r\n", "x".repeat(len));
+            decoder.receive(&mut text.as_bytes()).unwrap();
+            let buffer = decoder.buf.as_ptr_range();
+            let body = decode(&mut decoder);
+            assert_eq!(buffer.contains(&body.as_ptr()), within, "{len}");
+            assert_eq!(body.len(), len);
+        }
+    }
+
+    #[test]
+    fn a_large_string_is_read_where_it_stays() {
+        let mut decoder = Decoder::new(Limits::default());
+        let text = format!("$1048576\r\n{}\r\n+OK\r\n", "x".repeat(1 << 20));
+        let (mut first, mut rest) = text.as_bytes().split_at(100);
+        decoder.receive(&mut first).unwrap();
+        assert_eq!(decoder.next_frame(), Ok(None));
+        let State::Own(_, _, body) = &decoder.state else { panic!("{decoder:?}") };
+        let place = body.as_ptr();
+        // One read, although it is far more than the buffer holds.
+        decoder.receive(&mut rest).unwrap();
+        assert_eq!(decode(&mut decoder).as_ptr(), place);
+        decoder.receive(&mut rest).unwrap();
+        assert_eq!(decoder.next_frame(), Ok(Some(Frame::Reply(Reply::Status("OK".into())))));
+    }
+
+    #[test]
+    fn claims_take_no_memory() {
+        let cheap = BUFFER + OWN_STEP + Limits::DEPTH * 1024 * size_of::<Reply>();
+        for claim in ["$500000000\r\n", "*16000000\r\n", "%8000000\r\n", ">16000000\r\n"] {
+            let mut decoder = Decoder::new(Limits::default());
+            decoder.receive(&mut claim.as_bytes()).unwrap();
+            assert_eq!(decoder.next_frame(), Ok(None));
+            assert!(decoder.memory() <= cheap, "{claim}: {}", decoder.memory());
+        }
+    }
 }

@@ -1,11 +1,9 @@
 //! The transport against a real server.
 
-mod common;
-
 use std::time::Duration;
 
+use crate::common::{Client, Server, free_port};
 use bytes::Bytes;
-use common::{Client, Server, free_port};
 use dbmount_engine::backend::redis::{Command, Push, Reply, Script};
 use dbmount_engine::contract::{Fault, Input, Link, Mode};
 use dbmount_engine::id::Lane;

@@ -1,0 +1,5 @@
+//! The transport against servers, real and hostile.
+
+mod common;
+mod hostile;
+mod live;
