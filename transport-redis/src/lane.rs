@@ -34,6 +34,9 @@ pub(crate) struct State {
     pub(crate) ready: Vec<Input<Redis>>,
     /// The reader knows that there are bytes to write, or has been told.
     pub(crate) writing: bool,
+    /// The reader is delivering and writes afterwards what is submitted from within: several
+    /// answers then cost one write and not one each.
+    pub(crate) corked: bool,
     /// A write failed; the reader finds out the rest.
     pub(crate) broken: Option<io::Error>,
     pub(crate) closing: bool,
@@ -52,6 +55,7 @@ impl Shared {
             socket: None,
             ready: Vec::new(),
             writing: false,
+            corked: false,
             broken: None,
             closing: false,
         };
@@ -70,7 +74,7 @@ impl Shared {
             state.ready.push(Input::Replies(batch.id, Ok(Vec::new())));
         } else if state.socket.is_some() {
             state.pipe.push(batch);
-            if state.writing || state.flush() {
+            if state.writing || (state.corked && self.is_own_thread()) || state.flush() {
                 return;
             }
             state.writing = true;

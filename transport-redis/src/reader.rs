@@ -68,6 +68,7 @@ fn hang_up(shared: &Shared, link: Option<Link>) {
     state.socket = None;
     state.broken = None;
     state.writing = false;
+    state.corked = false;
     let mut inputs = Vec::new();
     state.pipe.fail(&mut inputs);
     inputs.append(&mut state.ready);
@@ -137,11 +138,17 @@ fn converse(
         if let Err(why) = settle(shared, &mut frames, &mut inputs) {
             result = result.and(Err(why));
         }
+        if inputs.len() > 1 {
+            shared.lock().corked = true;
+        }
         shared.deliver(mem::take(&mut inputs));
         result?;
         let mut flags = PollFlags::IN;
         {
             let mut state = shared.lock();
+            if mem::take(&mut state.corked) && !state.writing {
+                state.flush();
+            }
             if state.closing {
                 return Ok(());
             }

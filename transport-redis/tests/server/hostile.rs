@@ -1,4 +1,5 @@
 //! The transport against servers that lie, stall and break off.
+#![allow(clippy::unwrap_used, reason = "the hostile servers are test code too")]
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
