@@ -321,7 +321,7 @@ impl Talk<'_> {
                 Ok((0, _)) => return Err(self.closed("it closed the connection")),
                 Ok(_) => {}
                 Err(e) if is_transient(&e) => {}
-                Err(e) => return Err(self.closed(e)),
+                Err(e) => return Err(self.closed(plainly(&e))),
             }
         }
         Ok(replies)
@@ -417,6 +417,12 @@ fn is_unknown(line: &str, command: &str) -> bool {
         || line.contains("unsupported command")
 }
 
+/// Without the number that Rust adds.
+pub(crate) fn plainly(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
 pub(crate) fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
@@ -432,7 +438,7 @@ fn unreachable(shared: &Shared, error: &io::Error) -> Failure {
         }
         _ => "",
     };
-    Failure::Down(format!("cannot reach {}: {error}{hint}", shared.endpoint))
+    Failure::Down(format!("cannot reach {}: {}{hint}", shared.endpoint, plainly(error)))
 }
 
 fn internal(error: &io::Error) -> Failure {

@@ -113,6 +113,11 @@ impl Pipeline {
         !self.out.is_empty()
     }
 
+    /// How many bytes the socket took since the connection was made.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+
     /// Writes until all is written or the socket is full.
     pub(crate) fn flush(
         &mut self,

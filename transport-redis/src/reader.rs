@@ -11,7 +11,7 @@ use dbmount_engine::backend::redis::Redis;
 use dbmount_engine::contract::{Input, Link};
 use rustix::event::PollFlags;
 
-use crate::handshake::{self, Connected, Failure, is_transient};
+use crate::handshake::{self, Connected, Failure, is_transient, plainly};
 use crate::lane::Shared;
 use crate::resp::{self, Decoder, Frame};
 use crate::socket::{Socket, wait};
@@ -154,7 +154,7 @@ fn converse(
             }
             if let Some(error) = &state.broken {
                 // What the server said before that may be waiting still.
-                let why = error.to_string();
+                let why = describe(error);
                 drop(state);
                 let _ = receive(socket, decoder, &mut frames);
                 let _ = settle(shared, &mut frames, &mut inputs);
@@ -176,7 +176,13 @@ fn converse(
         let ready = wait(&shared.bell, Some((socket, flags)), Some(deadline))
             .map_err(|e| format!("poll: {e}"))?;
         if ready.contains(PollFlags::OUT) {
-            shared.lock().flush();
+            let mut state = shared.lock();
+            let before = state.pipe.written();
+            state.flush();
+            if state.pipe.written() > before {
+                // It takes what we send: a long value on a slow line, not a dead server.
+                heard = Instant::now();
+            }
         }
         if ready.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
             heard = Instant::now();
@@ -260,6 +266,6 @@ fn settle(
 fn describe(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionReset => "the server reset it".into(),
-        _ => error.to_string(),
+        _ => plainly(error),
     }
 }

@@ -135,6 +135,46 @@ fn garbage_during_the_hand_shake_is_not_trusted() {
     assert!(client.sink.down(Lane::Push).contains("went away"));
 }
 
+/// A value that takes longer than any patience with silence is not given up while it moves.
+#[test]
+fn a_slow_line_is_not_a_dead_server() {
+    const LEN: usize = 24 << 20;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://127.0.0.1:{}", listener.local_addr().unwrap().port());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            std::thread::spawn(move || {
+                let mut stream = stream.unwrap();
+                let mut got = 0;
+                let mut buffer = vec![0; 64 << 10];
+                loop {
+                    let n = std::io::Read::read(&mut stream, &mut buffer).unwrap_or(0);
+                    if n == 0 {
+                        return;
+                    }
+                    got += n;
+                    if n < 1000 && got < LEN {
+                        // The hand-shake and the pings, one write each.
+                        let commands = buffer[..n].iter().filter(|&&b| b == b'*').count();
+                        stream.write_all("+OK\r\n".repeat(commands).as_bytes()).unwrap();
+                    } else if got > LEN {
+                        return stream.write_all(b"+STORED\r\n").unwrap();
+                    } else {
+                        std::thread::sleep(std::time::Duration::from_millis(10));
+                    }
+                }
+            });
+        }
+    });
+    let second = std::time::Duration::from_secs(1);
+    let options = Options { ping_after: second, ping_timeout: second, ..Options::default() };
+    let client = Client::start(&url, options);
+    client.sink.all_up();
+    let set = Command::plain([b"SET".to_vec(), b"k".to_vec(), vec![b'x'; LEN]]);
+    let replies = client.ask(Lane::Bulk, Mode::Independent, vec![set]);
+    assert_eq!(replies, [Reply::Status("STORED".into())]);
+}
+
 #[test]
 fn a_cluster_is_refused_for_now() {
     let server = Server::start(&["--cluster-enabled", "yes"]);
