@@ -1,1 +1,19 @@
-//! Redis connections.
+//! Redis connections for dbmount: the RESP codec, the connections with their hand-shakes,
+//! pipelining, pushes and reconnects. It knows commands and replies and nothing of files.
+//!
+//! [`Transport`] keeps one connection for each [`Lane`](dbmount_engine::id::Lane). Whoever runs
+//! the engine calls [`Transport::submit`], which never blocks, from any thread; what comes back
+//! is given to a [`Sink`] by the connections' own threads.
+
+pub mod resp;
+
+mod handshake;
+mod lane;
+mod pipeline;
+mod reader;
+mod socket;
+mod transport;
+mod url;
+
+pub use transport::{Options, Sink, Transport};
+pub use url::{Address, Endpoint, Secret, UrlError};
