@@ -1,3 +1,7 @@
 //! The binary `dbmount`; everything is in the library of the same name.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dbmount::cli::run(&dbmount::source::Sources, std::env::args_os())
+}
