@@ -151,7 +151,7 @@ pub enum News {
 
 impl Started {
     /// The next piece of news; `None` when there will be none.
-    pub fn next(&mut self) -> Option<News> {
+    pub fn news(&mut self) -> Option<News> {
         loop {
             let mut line = String::new();
             match self.lines.read_line(&mut line) {

@@ -1,5 +1,6 @@
 //! The driver over a scripted machine, without a kernel: order, timers, backpressure.
 
+#[cfg(test)]
 mod support;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use support::{Memory, driver_of};
 /// Longer than anything here takes, so that a lost wake-up fails a test instead of hanging it.
 const LIMIT: Duration = Duration::from_secs(20);
 
+#[cfg(test)]
 fn create(name: &str) -> Request {
     Request::Create {
         parent: Ino::ROOT,

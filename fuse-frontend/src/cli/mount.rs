@@ -67,7 +67,7 @@ fn start(args: &MountArgs, handoff: &Handoff, shown: &str) -> Result<(), Failure
     let mut terminal = Terminal::new(args.quiet);
     let mut server = handoff.start_server(shown, &args.directory).map_err(Failure::Failed)?;
     let mut ready = false;
-    while let Some(news) = server.next() {
+    while let Some(news) = server.news() {
         match news {
             News::Progress(progress) => terminal.progress(&progress),
             News::Note(line) => terminal.note(&line),

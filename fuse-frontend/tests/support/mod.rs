@@ -2,6 +2,8 @@
 //! the command line to be tested without an engine. Each request goes over the transport and back
 //! before it is answered.
 
+#![allow(unreachable_pub, dead_code, reason = "each test program uses a part of this")]
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
