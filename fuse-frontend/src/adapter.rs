@@ -47,9 +47,9 @@ const WANTED: [InitFlags; 9] = [
     InitFlags::FUSE_READDIRPLUS_AUTO,
 ];
 
-/// The kernel asks for directories in buffers of the size that the program gave, from this
-/// version of the interface on; before, in pages.
-const READDIR_SIZED_SINCE: u32 = 44;
+/// The minor version of the interface from which the kernel is known to ask for directories in
+/// buffers as large as the program's own; before, in pages of memory.
+const READDIR_SIZED_SINCE: u32 = 45;
 /// The buffer of glibc's `readdir`.
 const READDIR_SIZED: u32 = 32 << 10;
 const READDIR_PAGE: u32 = 4096;

@@ -2,7 +2,7 @@
 //! sent to the transport, and answers the kernel on the very thread that completed the request.
 //!
 //! Three kinds of threads come in here: FUSE workers with requests, a transport's readers with
-//! replies and pushes, and one timer. All take the same path, [`Driver::step`]:
+//! replies and pushes, and one timer. All take the same path, `Driver::step`:
 //!
 //! 1. lock, hand in the inputs, drain the outputs. Batches go to the transport while the lock is
 //!    held, so that the order on a lane is the machine's own (a transport's `submit` never

@@ -141,6 +141,7 @@ pub fn mount(point: &Path, options: &MountOptions) -> Result<OwnedFd, String> {
     }
 }
 
+/// The device is opened by whoever mounts, through the helper too.
 fn open_device() -> Result<OwnedFd, String> {
     match OpenOptions::new().read(true).write(true).open(DEVICE) {
         Ok(file) => Ok(OwnedFd::from(file)),
@@ -149,7 +150,8 @@ fn open_device() -> Result<OwnedFd, String> {
              container with `--device {DEVICE} --cap-add SYS_ADMIN`"
         )),
         Err(error) => Err(format!(
-            "{DEVICE} cannot be opened ({}); you need read and write permission on it",
+            "{DEVICE} cannot be opened ({}); you need read and write permission on it \
+             (`chmod 666 {DEVICE}` as root)",
             plain(&error)
         )),
     }

@@ -40,6 +40,8 @@ pub struct Plan {
     pub options: MountOptions,
     /// Besides the owner only root may come in (`allow_root`).
     pub root_only: bool,
+    /// What the user should know about the directory, a line each.
+    pub notes: Vec<String>,
     /// The engine's deadline for one operation.
     pub timeout: Duration,
 }
@@ -52,7 +54,7 @@ pub trait Report {
     fn note(&mut self, line: &str);
     /// The mount answers.
     fn ready(&mut self);
-    /// Nothing more will be reported.
+    /// Nothing more will be reported. A failure is for the caller of [`serve`] to tell.
     fn close(&mut self);
 }
 
@@ -78,7 +80,6 @@ pub fn serve<M: Machine>(
     let signals = watch_signals(sender.clone()).map_err(|error| plain(&error))?;
     let result = serve_until_end(driver, plan, report, sender, &events);
     driver.shutdown();
-    report.close();
     signals.close();
     result
 }
@@ -94,7 +95,7 @@ fn serve_until_end<M: Machine>(
     let attached = attach(driver, plan, report, events)?;
     let mut options = plan.options.clone();
     options.read_only |= attached.read_only;
-    for note in &attached.notes {
+    for note in plan.notes.iter().chain(&attached.notes) {
         report.note(note);
     }
     let session = match connect_kernel(driver, plan, &options, sender) {
@@ -121,6 +122,7 @@ fn serve_until_end<M: Machine>(
     // Unmounting comes first, so that this is the last word: nothing can be written any more.
     detach(driver, plan, events)?;
     tracing::info!("everything is written back");
+    report.close();
     Ok(())
 }
 

@@ -139,7 +139,6 @@ struct Server {
     settings: Settings,
     plan: Plan,
     verbosity: Verbosity,
-    notes: Vec<String>,
 }
 
 impl Server {
@@ -151,17 +150,15 @@ impl Server {
             point: ready.path,
             options: wanted.flags.mount,
             root_only: wanted.flags.root_only,
+            notes: ready.notes,
             timeout: settings.config.op_timeout,
         };
         let verbosity = Verbosity { quiet: args.quiet, more: args.verbose };
-        Ok(Server { source: wanted.source, settings, plan, verbosity, notes: ready.notes })
+        Ok(Server { source: wanted.source, settings, plan, verbosity })
     }
 
     fn run(self, opener: &impl Opener, report: &mut dyn Report) -> Result<(), Failure> {
         session::end_on_panic(&self.plan.point);
-        for note in &self.notes {
-            report.note(note);
-        }
         let serve = InSession { plan: &self.plan, report };
         opener.open(&self.source, &self.settings, serve).map_err(Failure::Failed)
     }

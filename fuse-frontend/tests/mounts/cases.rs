@@ -347,7 +347,7 @@ fn mistakes_are_said_in_one_line(place: &Place) {
     let file = place.root.path().join("file");
     fs::write(&file, "").unwrap();
     let file = file.to_str().unwrap();
-    let table: [(&[&str], i32, &str); 13] = [
+    let table: [(&[&str], i32, &str); 14] = [
         (&["mount", "localhost", point], 2, "\"localhost\" is not a source; examples: redis://"),
         (&["mount", "mongodb://h/d.b", point], 2, "mongodb:// (GridFS) is not there yet"),
         (&["mount", "-o", "bogus", "mem:", point], 2, "the mount option \"bogus\" is not known"),
@@ -360,6 +360,7 @@ fn mistakes_are_said_in_one_line(place: &Place) {
         (&["mount", "--password-file", "/no/such", "mem:", point], 1, "the password file /no/such"),
         (&["mount", "--log", "/proc/no", "mem:", point], 1, "the log file /proc/no"),
         (&["mount", "redis://unreachable", point], 1, "does not answer; is it running?"),
+        (&["mount", "redis://refused", point], 1, "the password is wrong; name it with"),
         (&["umount", "/proc"], 1, "/proc has proc (proc) on it, which is not ours"),
     ];
     for (words, status, said) in table {

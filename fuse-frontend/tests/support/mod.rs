@@ -58,6 +58,8 @@ pub struct Memory {
     pub max_ops: usize,
     /// What the last `Detach` is answered.
     fail_detach: bool,
+    /// What `Attach` is answered instead.
+    refuse: Option<String>,
 }
 
 type Answer = Result<Response, Errno>;
@@ -75,6 +77,7 @@ impl Memory {
             out: VecDeque::new(),
             max_ops: 64,
             fail_detach: false,
+            refuse: None,
         };
         memory.make(Kind::Dir, 0o755, 0, 0);
         memory
@@ -128,6 +131,9 @@ impl Memory {
     fn answer(&mut self, request: Request) -> Answer {
         let opened = Opened { fh: Fh(7), keep_cache: false, direct_io: false };
         Ok(match request {
+            Request::Attach if self.refuse.is_some() => {
+                Response::Refused(self.refuse.clone().unwrap_or_default())
+            }
             Request::Attach => Response::Attached(Attached {
                 read_only: false,
                 notes: vec!["this is a test".into()],
@@ -419,6 +425,9 @@ impl Opener for MemoryOpener {
         }
         let clock = Clock::start();
         let mut machine = Memory::new(clock.now());
+        if source.to_string().contains("refused") {
+            machine.refuse = Some("the password is wrong; name it with --password-file".into());
+        }
         let password = settings.password.clone().unwrap_or_default();
         if let Ok(root) = machine.node(Ino::ROOT) {
             root.attr.uid = settings.keys.uid;
