@@ -258,13 +258,14 @@ impl Report for PipeReport {
         self.tell(&News::Note(line.to_owned()));
     }
 
-    fn ready(&mut self) {
+    fn ready(&mut self) -> bool {
         self.tell(&News::Ready);
         // Whoever captures what the starting command prints waits until every copy of its
         // standard error is closed.
         if let Ok(null) = File::options().write(true).open("/dev/null") {
             let _kept = rustix::stdio::dup2_stderr(null);
         }
+        self.open
     }
 
     fn close(&mut self) {

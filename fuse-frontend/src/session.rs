@@ -52,8 +52,8 @@ pub trait Report {
     fn progress(&mut self, progress: &Progress);
     /// Something the user should know once.
     fn note(&mut self, line: &str);
-    /// The mount answers.
-    fn ready(&mut self);
+    /// The mount answers. `false` when whoever asked for it is gone, so that it is not wanted.
+    fn ready(&mut self) -> bool;
     /// Nothing more will be reported. A failure is for the caller of [`serve`] to tell.
     fn close(&mut self);
 }
@@ -107,9 +107,12 @@ fn serve_until_end<M: Machine>(
         }
     };
     tracing::info!("{} is mounted on {}", options.fsname, plan.point.display());
-    report.ready();
-
-    let ended = run(driver, report, events);
+    let ended = if report.ready() {
+        run(driver, report, events)
+    } else {
+        tracing::warn!("the command that asked for this mount was interrupted");
+        Err(Stop::Asked)
+    };
     driver.invalidations().close();
     match ended {
         Ok(()) => tracing::info!("{} was unmounted", plan.point.display()),

@@ -7,14 +7,15 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError, TryLockError};
 
 use dbmount_engine::contract::Link;
-use dbmount_engine::{Batch, BatchId, Input, Lane};
+use dbmount_engine::{Batch, BatchId, Input, Lane, Now};
 
-use crate::machine::{Sink, Transport, Wire};
+use crate::machine::{Clock, Sink, Transport, Wire};
 
 /// A server in this process.
 pub trait SimServer<B: Wire>: Send {
-    /// Executes the commands of a batch: one reply each, in order.
-    fn execute(&mut self, batch: &Batch<B>) -> Vec<B::Reply>;
+    /// Executes the commands of a batch at this time: one reply each, in order. What expired
+    /// since the last call is gone.
+    fn execute(&mut self, now: Now, batch: &Batch<B>) -> Vec<B::Reply>;
 
     /// What the server has said unasked since the last call.
     fn take_pushes(&mut self) -> Vec<B::Push>;
@@ -30,12 +31,13 @@ pub trait SimServer<B: Wire>: Send {
 pub struct SimTransport<B: Wire, S> {
     queue: Mutex<VecDeque<Batch<B>>>,
     server: Mutex<S>,
+    clock: Clock,
 }
 
 impl<B: Wire, S: SimServer<B>> SimTransport<B, S> {
-    /// A transport to a server.
-    pub fn new(server: S) -> Self {
-        SimTransport { queue: Mutex::default(), server: Mutex::new(server) }
+    /// A transport to a server that lives by the driver's clock.
+    pub fn new(server: S, clock: Clock) -> Self {
+        SimTransport { queue: Mutex::default(), server: Mutex::new(server), clock }
     }
 
     /// What to deliver first: every lane of a server in the same process is up.
@@ -70,7 +72,7 @@ impl<B: Wire, S: SimServer<B>> Transport<B> for SimTransport<B, S> {
                 Err(TryLockError::WouldBlock) => return,
             };
             while let Some(batch) = self.next() {
-                let replies = server.execute(&batch);
+                let replies = server.execute(self.clock.now(), &batch);
                 let mut inputs = vec![Input::Replies(batch.id, Ok(replies))];
                 inputs.extend(server.take_pushes().into_iter().map(Input::Push));
                 sink.deliver(inputs);

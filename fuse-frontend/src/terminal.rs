@@ -75,7 +75,9 @@ impl Report for Terminal {
         }
     }
 
-    fn ready(&mut self) {}
+    fn ready(&mut self) -> bool {
+        true
+    }
 
     fn close(&mut self) {
         if let Some(bar) = self.bar.take() {

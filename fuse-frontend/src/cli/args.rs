@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-const ABOUT: &str = "Mount a Redis keyspace as a filesystem";
+const ABOUT: &str = "Mount a database as a filesystem: a Redis keyspace as files";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -142,10 +142,10 @@ pub(super) struct MountArgs {
     pub cache_size: usize,
 
     /// Show only the keys that begin with this, without it
-    #[arg(long, default_value = "", help_heading = "Keys")]
+    #[arg(long, default_value = "", hide_default_value = true, help_heading = "Keys")]
     pub prefix: String,
     /// What separates directories in a key
-    #[arg(long, default_value = ":", value_parser = delimiter, help_heading = "Keys")]
+    #[arg(long, value_name = "TEXT", default_value = ":", value_parser = delimiter, help_heading = "Keys")]
     pub delimiter: String,
     /// Refuse to make files with names like this (such as .DS_Store or '._*'); repeatable
     #[arg(long, value_name = "PATTERN", help_heading = "Keys")]

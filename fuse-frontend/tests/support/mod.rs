@@ -29,7 +29,7 @@ const LONG: Duration = Duration::from_secs(3600);
 pub struct Echo;
 
 impl SimServer<Redis> for Echo {
-    fn execute(&mut self, batch: &Batch<Redis>) -> Vec<Reply> {
+    fn execute(&mut self, _now: Now, batch: &Batch<Redis>) -> Vec<Reply> {
         batch.commands.iter().map(|_| Reply::Status("OK".into())).collect()
     }
 
@@ -409,7 +409,7 @@ impl Machine for Memory {
 /// A driver of a machine over an echoing server.
 pub fn driver_of(machine: Memory, clock: Clock) -> Arc<Driver<Memory>> {
     let started: Result<_, std::convert::Infallible> =
-        Driver::start(machine, clock, |_| Ok(Box::new(SimTransport::new(Echo))));
+        Driver::start(machine, clock, |_| Ok(Box::new(SimTransport::new(Echo, clock))));
     let driver = started.unwrap();
     driver.deliver(SimTransport::<Redis, Echo>::links_up());
     driver
