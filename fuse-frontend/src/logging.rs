@@ -68,16 +68,17 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }
 
-/// Where a mount in the background logs when nothing else was said: a file for each directory,
-/// below `/var/log` for root and in the user's state directory for others.
+/// Where a mount in the background logs when nothing else was said: a file for each directory, in
+/// the user's state directory, or below `/var/log` for root.
 ///
 /// # Errors
 /// One line when the user has no home.
 pub fn default_file(point: &Path) -> Result<PathBuf, String> {
-    let directory = if rustix::process::geteuid().is_root() {
-        PathBuf::from("/var/log")
-    } else if let Some(state) = std::env::var_os("XDG_STATE_HOME").filter(|dir| !dir.is_empty()) {
+    let state = std::env::var_os("XDG_STATE_HOME").filter(|dir| !dir.is_empty());
+    let directory = if let Some(state) = state {
         PathBuf::from(state)
+    } else if rustix::process::geteuid().is_root() {
+        PathBuf::from("/var/log")
     } else if let Some(home) = std::env::var_os("HOME").filter(|dir| !dir.is_empty()) {
         Path::new(&home).join(".local/state")
     } else {

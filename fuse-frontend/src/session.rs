@@ -4,6 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -57,6 +58,9 @@ pub trait Report {
     /// Nothing more will be reported. A failure is for the caller of [`serve`] to tell.
     fn close(&mut self);
 }
+
+/// Whether the mount is in the tree and ours, so that a panic knows what to take away.
+static MOUNTED: AtomicBool = AtomicBool::new(false);
 
 enum Event {
     /// A signal asks to end.
@@ -122,6 +126,7 @@ fn serve_until_end<M: Machine>(
             let _gone = unmount(&plan.point, true);
         }
     }
+    MOUNTED.store(false, Ordering::SeqCst);
     // Unmounting comes first, so that this is the last word: nothing can be written any more.
     detach(driver, plan, events)?;
     tracing::info!("everything is written back");
@@ -173,6 +178,7 @@ fn connect_kernel<M: Machine>(
     sender: Sender<Event>,
 ) -> Result<JoinHandle<()>, String> {
     let device = kernel::mount(&plan.point, options)?;
+    MOUNTED.store(true, Ordering::SeqCst);
     let started = start_session(driver, plan, device, sender);
     match started {
         Ok(session) => {
@@ -180,6 +186,7 @@ fn connect_kernel<M: Machine>(
             Ok(session)
         }
         Err(error) => {
+            MOUNTED.store(false, Ordering::SeqCst);
             let _gone = unmount(&plan.point, true);
             Err(format!("the kernel does not accept the mount: {}", plain(&error)))
         }
@@ -351,7 +358,9 @@ pub fn end_on_panic(point: &Path) {
         let trace = std::backtrace::Backtrace::force_capture();
         tracing::error!("{info}\n{trace}");
         eprintln!("dbmount: internal error: {info}; please report it with the log");
-        let _gone = unmount(&point, true);
+        if MOUNTED.load(Ordering::SeqCst) {
+            let _gone = unmount(&point, true);
+        }
         std::process::exit(1);
     }));
 }

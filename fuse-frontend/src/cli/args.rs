@@ -106,8 +106,8 @@ pub(super) struct MountArgs {
     /// Log and show only errors
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Log to this file. In the background the default is $XDG_STATE_HOME/dbmount/DIR.log, for
-    /// root /var/log/dbmount/DIR.log
+    /// Log to this file. In the background the default is $XDG_STATE_HOME/dbmount/DIR.log, or
+    /// /var/log/dbmount/DIR.log for root
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
 

@@ -20,7 +20,7 @@ use crate::place::{Place, end, signal, text, until};
 pub(crate) type Test = fn(&Place);
 
 /// All of them, by name.
-pub(crate) const TESTS: [(&str, Test); 14] = [
+pub(crate) const TESTS: [(&str, Test); 15] = [
     ("files_and_directories", files_and_directories),
     ("large_directories_are_listed_whole", large_directories_are_listed_whole),
     ("attributes_and_times", attributes_and_times),
@@ -29,6 +29,7 @@ pub(crate) const TESTS: [(&str, Test); 14] = [
     ("invalidations_reach_the_kernel", invalidations_reach_the_kernel),
     ("the_background_answers_before_the_command_returns", background),
     ("the_foreground_ends_with_a_signal", foreground),
+    ("mount_calls_it_as_a_helper", as_a_mount_helper),
     ("a_write_back_error_is_an_exit_status", write_back_error),
     ("no_secret_is_shown", no_secret_is_shown),
     ("a_dead_mount_is_taken_over", a_dead_mount_is_taken_over),
@@ -238,6 +239,25 @@ fn foreground(place: &Place) {
         assert_eq!(child.wait().unwrap().code(), Some(0));
         assert!(!place.is_mounted());
     }
+}
+
+fn as_a_mount_helper(place: &Place) {
+    let helper = place.root.path().join("mount.dbmount");
+    symlink(std::env::current_exe().unwrap(), &helper).unwrap();
+    let point = place.point.to_str().unwrap();
+    let call = |words: &[&str]| {
+        let mut command = std::process::Command::new(&helper);
+        let output = command.args(words).env("XDG_STATE_HOME", place.root.path()).output();
+        let output = output.unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    assert_eq!(call(&["mem:", point, "-f", "-o", "rw"]).0, Some(0), "only a check");
+    assert!(!place.is_mounted());
+    let (status, said) = call(&["mem:", point, "-n", "-o", "ro,nofail,prefix=a:", "-t", "dbmount"]);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(place.mounted_as().unwrap().2.starts_with("ro,"));
+    assert_eq!(call(&["mem:", point]).0, Some(32), "mounted already");
+    assert_eq!(call(&["mem:", point, "-o", "bogus"]).0, Some(1));
 }
 
 fn write_back_error(place: &Place) {

@@ -22,7 +22,8 @@ use support::MemoryOpener;
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     let first = arguments.get(1).and_then(|word| word.to_str()).unwrap_or_default();
-    if ["mount", "umount", "serve"].contains(&first) {
+    let helper = arguments.first().is_some_and(|name| Path::new(name).ends_with("mount.dbmount"));
+    if helper || ["mount", "umount", "serve"].contains(&first) {
         return dbmount::cli::run(&MemoryOpener, arguments);
     }
     // The part of libtest's command line that test runners use.
