@@ -1,0 +1,247 @@
+//! The command line as `clap` reads it, with the examples that its help teaches.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+const ABOUT: &str = "Mount a database as a filesystem: a Redis keyspace as files";
+
+const EXAMPLES: &str = "\
+Examples:
+  dbmount mount redis://127.0.0.1:6379/0 /mnt/redis   mount, and return when it answers
+  ls /mnt/redis; echo hello > /mnt/redis/greeting     keys are files, `:` is `/`
+  dbmount umount /mnt/redis                           unmount
+
+  dbmount mount -f mem: /mnt/scratch                  nothing to install, gone at unmount
+
+`dbmount help mount` tells about sources and options.";
+
+const MOUNT_EXAMPLES: &str = "\
+Sources:
+  redis://[USER:PASSWORD@]HOST[:PORT][/DB]   a Redis server over TCP
+  unix:///PATH/TO/redis.sock[?db=DB]         a Redis server over a unix socket
+  mem:keys                                   a simulated Redis in this process, gone at unmount
+  mem:                                       the same as mem:keys for now (it will be a volume)
+
+Examples:
+  dbmount mount redis://127.0.0.1:6379/0 /mnt/redis
+  dbmount mount --read-only --prefix user: redis://cache.example.com /mnt/users
+  DBMOUNT_PASSWORD=secret dbmount mount redis://db.example.com /mnt/redis
+  dbmount mount --password-file /etc/dbmount.pw unix:///run/redis/redis.sock /mnt/redis
+  dbmount mount -f -v mem: /mnt/scratch              stay in the foreground, log to the terminal
+  dbmount mount -o ro,allow_other,prefix=user: redis://127.0.0.1 /mnt/users
+
+In /etc/fstab (after `ln -s $(which dbmount) /sbin/mount.dbmount`):
+  redis://127.0.0.1/0  /mnt/redis  dbmount  _netdev,nofail,password-file=/etc/dbmount.pw  0 0
+
+Mount options (-o), as mount(8) passes them:
+  ro rw suid nosuid dev nodev exec noexec atime noatime relatime sync async dirsync
+  allow_other allow_root default_permissions fsname=NAME subtype=NAME
+  auto noauto user users nouser owner group defaults _netdev nofail x-*   (taken, and ignored)
+  Long options without their dashes work here too: prefix=user:, timeout=10, uid=1000
+
+The password is taken from --password-file, else from the URL, else from DBMOUNT_PASSWORD. It is
+never shown: not in `ps`, not in /proc/mounts, not in the log.
+
+Exit status: 0 mounted (with -f: unmounted cleanly), 1 failed, 2 wrong usage.
+As mount.dbmount, called by mount(8): 0, 32 failed, 1 wrong usage.
+
+Signals: SIGTERM and SIGINT write everything back and unmount; a second one gives up on writing
+back. SIGUSR1 logs what is in progress.";
+
+const UMOUNT_EXAMPLES: &str = "\
+Examples:
+  dbmount umount /mnt/redis
+  dbmount umount --lazy /mnt/redis    take it away although programs still use it
+
+Exit status: 0 unmounted, 1 failed, 2 wrong usage.";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "dbmount", version, about = ABOUT, after_help = EXAMPLES)]
+pub(super) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Mount a database on a directory
+    #[command(after_long_help = MOUNT_EXAMPLES, after_help = "`dbmount help mount` has examples.")]
+    Mount(Box<MountArgs>),
+    /// Unmount a directory
+    #[command(alias = "unmount", after_help = UMOUNT_EXAMPLES)]
+    Umount(UmountArgs),
+    /// The process that serves a mount; started by `mount`, which hands it everything on its
+    /// standard input. The arguments only say in `ps` what it serves.
+    #[command(hide = true)]
+    Serve {
+        /// For `ps`.
+        source: Option<String>,
+        /// For `ps`.
+        directory: Option<PathBuf>,
+    },
+}
+
+/// `dbmount mount`.
+#[derive(Clone, Debug, Args)]
+pub(super) struct MountArgs {
+    /// What to mount: redis://HOST[:PORT][/DB], unix:///PATH[?db=DB], mem:
+    pub source: String,
+    /// The directory to mount on
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+
+    /// Stay in the foreground and log to standard error
+    #[arg(short, long)]
+    pub foreground: bool,
+    /// Mount options as mount(8) passes them, separated by commas
+    #[arg(short = 'o', long = "options", value_name = "OPT,…", value_delimiter = ',')]
+    pub options: Vec<String>,
+    /// Log more; twice for every operation, three times for every request of the kernel
+    #[arg(short, long, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Log and show only errors
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Log to this file. In the background the default is $XDG_STATE_HOME/dbmount/DIR.log, or
+    /// /var/log/dbmount/DIR.log for root
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+
+    /// Allow no changes
+    #[arg(long)]
+    pub read_only: bool,
+    /// Let other users in (permissions still count)
+    #[arg(long)]
+    pub allow_other: bool,
+    /// Owner of what has no owner of its own [default: you]
+    #[arg(long, value_name = "UID")]
+    pub uid: Option<u32>,
+    /// Group of what has no group of its own [default: yours]
+    #[arg(long, value_name = "GID")]
+    pub gid: Option<u32>,
+    /// Permission bits, in octal, taken from what has no mode of its own
+    #[arg(long, value_name = "OCTAL", default_value = "022", value_parser = octal)]
+    pub umask: u16,
+
+    /// Read the password from the first line of this file
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// How long an operation may wait for the server
+    #[arg(long, value_name = "SECS", default_value_t = 30,
+          value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub timeout: u32,
+    /// Fail operations with an error when the server does not answer in time (the default)
+    #[arg(long)]
+    pub soft: bool,
+    /// Bytes of file contents to keep in memory, such as 64M or 1G
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size)]
+    pub cache_size: usize,
+
+    /// Show only the keys that begin with this, without it
+    #[arg(long, default_value = "", hide_default_value = true, help_heading = "Keys")]
+    pub prefix: String,
+    /// What separates directories in a key
+    #[arg(long, value_name = "TEXT", default_value = ":", value_parser = delimiter, help_heading = "Keys")]
+    pub delimiter: String,
+    /// Refuse to make files with names like this (such as .DS_Store or '._*'); repeatable
+    #[arg(long, value_name = "PATTERN", help_heading = "Keys")]
+    pub ignore: Vec<String>,
+    /// Where modes, owners and times are kept that Redis has no place for
+    #[arg(long, value_enum, default_value_t = AttrStore::Stored, help_heading = "Keys")]
+    pub attrs: AttrStore,
+    /// New files with this suffix are strings and never hash fields; repeatable
+    #[arg(long, value_name = "SUFFIX", default_value = ".lock", help_heading = "Keys")]
+    pub string_suffix: Vec<String>,
+    /// Let lists, sets, sorted sets and streams be removed
+    #[arg(long, help_heading = "Keys")]
+    pub allow_delete: bool,
+}
+
+/// Where attributes are kept that the server has no place for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum AttrStore {
+    /// On the server, under the prefix `.dbmount:`
+    Stored,
+    /// In memory, until unmounted
+    Session,
+}
+
+/// `dbmount umount`.
+#[derive(Clone, Debug, Args)]
+pub(super) struct UmountArgs {
+    /// The directory that something is mounted on
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// Take it out of the tree now, and let go of it when the last program does
+    #[arg(short = 'z', long, visible_short_alias = 'l')]
+    pub lazy: bool,
+}
+
+fn octal(text: &str) -> Result<u16, String> {
+    match u16::from_str_radix(text, 8) {
+        Ok(bits) if bits <= 0o777 => Ok(bits),
+        _ => Err("an octal number from 000 to 777 is wanted, such as 022".to_owned()),
+    }
+}
+
+fn delimiter(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains('\0') {
+        return Err("at least one character is wanted, such as : or /".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// A number of bytes: digits and, if wanted, K, M, G or T (powers of 1024).
+fn size(text: &str) -> Result<usize, String> {
+    let upper = text.to_ascii_uppercase();
+    let plain = upper.trim_end_matches('B').trim_end_matches('I');
+    let (digits, shift) = match plain.char_indices().last() {
+        Some((at, 'K')) => (&plain[..at], 10),
+        Some((at, 'M')) => (&plain[..at], 20),
+        Some((at, 'G')) => (&plain[..at], 30),
+        Some((at, 'T')) => (&plain[..at], 40),
+        _ => (plain, 0),
+    };
+    digits
+        .parse::<usize>()
+        .ok()
+        .and_then(|number| number.checked_mul(1 << shift))
+        .ok_or_else(|| "a number of bytes is wanted, such as 1048576, 512K, 64M or 1G".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_read() {
+        for (text, bytes) in
+            [("0", 0), ("17", 17), ("512k", 512 << 10), ("64M", 64 << 20), ("1GiB", 1 << 30)]
+        {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "M", "-1", "1.5G", "1X", "99999999999T"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn umasks_are_octal() {
+        assert_eq!(octal("022"), Ok(0o022));
+        assert_eq!(octal("777"), Ok(0o777));
+        for text in ["", "8", "1000", "-1", "rwx"] {
+            assert!(octal(text).is_err(), "{text}");
+        }
+    }
+}

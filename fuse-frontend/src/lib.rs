@@ -1,0 +1,29 @@
+//! The frontend of dbmount: the command line, the FUSE session, and the only loop and clock.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`cli`] | the command line: `mount`, `umount`, and `-o` |
+//! | [`source`] | what can be mounted, and which engine and transport serve it |
+//! | [`handoff`], [`terminal`], [`logging`] | going to the background, and what the user sees |
+//! | [`mountpoint`], [`kernel`] | directories to mount on, and mounting |
+//! | [`session`] | the life of a mount, from reaching the server to the last write |
+//! | [`driver`], [`machine`] | steps the engine, answers the kernel, keeps the timer; its seams |
+//! | [`adapter`], [`reply`], [`convert`] | FUSE operations to requests, responses to replies |
+//! | [`invalidate`] | what the kernel is told to forget |
+//! | [`sim`] | the transport of `mem:` mounts |
+
+pub mod adapter;
+pub mod cli;
+pub mod convert;
+pub mod driver;
+pub mod handoff;
+pub mod invalidate;
+pub mod kernel;
+pub mod logging;
+pub mod machine;
+pub mod mountpoint;
+pub mod reply;
+pub mod session;
+pub mod sim;
+pub mod source;
+pub mod terminal;

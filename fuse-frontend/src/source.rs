@@ -1,0 +1,306 @@
+//! What can be mounted: the grammar of sources, and which engine and transport serve each.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use dbmount_engine::Config;
+
+use crate::driver::Driver;
+use crate::machine::Machine;
+
+/// What to mount, as the user named it.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A Redis keyspace; the URL as given, with its credentials.
+    Redis(String),
+    /// The keys layout over a simulated server in this process.
+    MemKeys,
+}
+
+/// What to say when a source is not understood.
+const EXAMPLES: &str = "redis://127.0.0.1:6379/0, unix:///run/redis.sock?db=0, mem:keys";
+
+impl Source {
+    /// Understands a source.
+    ///
+    /// # Errors
+    /// One line that says what is wrong and what would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let shown = redact(text);
+        let Some((scheme, rest)) = text.split_once(':') else {
+            return Err(format!("{shown:?} is not a source; examples: {EXAMPLES}"));
+        };
+        match scheme {
+            "redis" | "unix" if !rest.starts_with("//") => {
+                Err(format!("{shown:?}: write {scheme}:// with two slashes; examples: {EXAMPLES}"))
+            }
+            "redis" | "unix" if query(text).any(|(name, _)| name == "volume") => {
+                Err("volumes (?volume=NAME) are not there yet; without it the keys are shown \
+                     as files"
+                    .to_owned())
+            }
+            "redis" | "unix" => Ok(Source::Redis(text.to_owned())),
+            "rediss" => Err("rediss:// (TLS) is not there yet; use redis:// through a tunnel, \
+                             or unix://"
+                .to_owned()),
+            "mongodb" | "mongodb+srv" => {
+                Err(format!("{scheme}:// (GridFS) is not there yet; examples: {EXAMPLES}"))
+            }
+            "mem" => match rest {
+                "" | "keys" => Ok(Source::MemKeys),
+                "gridfs" | "volume" => Err(format!("mem:{rest} is not there yet; use mem:keys")),
+                _ => Err(format!("{shown:?}: there is mem:keys, and nothing else in mem: yet")),
+            },
+            _ => Err(format!("{shown:?} is not a source; examples: {EXAMPLES}")),
+        }
+    }
+
+    /// Whether the source itself holds something that must not be seen by others.
+    #[must_use]
+    pub fn has_secret(&self) -> bool {
+        match self {
+            Source::Redis(url) => redact(url) != *url,
+            Source::MemKeys => false,
+        }
+    }
+
+    /// Whether the source itself names a password.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        let Source::Redis(url) = self else { return false };
+        let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+        let user = rest.rsplit_once('@').map_or("", |(user, _)| user);
+        user.split_once(':').is_some_and(|(_, password)| !password.is_empty())
+            || query(url).any(|(name, value)| {
+                ["password", "pass", "pwd", "auth"].contains(&name) && !value.is_empty()
+            })
+    }
+}
+
+/// Without credentials: for `/proc/mounts`, `ps`, and messages.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Redis(url) => f.write_str(&redact(url)),
+            Source::MemKeys => f.write_str("mem:keys"),
+        }
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Source({self})")
+    }
+}
+
+/// A URL without user, password, and query values that are passwords. It may cut more than a
+/// strict reading of the URL would (a password with an `@` or `/` in it that nobody escaped), and
+/// never less.
+#[must_use]
+pub fn redact(url: &str) -> String {
+    let (head, tail) = match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let rest = match rest.rfind('@') {
+                // The path of a socket may hold an `@`; it is a user's name only before the path.
+                Some(at) if scheme != "unix" || !rest.starts_with('/') => &rest[at + 1..],
+                _ => rest,
+            };
+            (format!("{scheme}://"), rest)
+        }
+        None => (String::new(), url),
+    };
+    let Some((path, query)) = tail.split_once('?') else { return format!("{head}{tail}") };
+    let kept: Vec<&str> = query
+        .split('&')
+        .filter(|pair| {
+            let name = pair.split('=').next().unwrap_or_default().to_ascii_lowercase();
+            !["password", "pass", "pwd", "auth", "user", "username"].contains(&name.as_str())
+        })
+        .collect();
+    if kept.is_empty() {
+        format!("{head}{path}")
+    } else {
+        format!("{head}{path}?{}", kept.join("&"))
+    }
+}
+
+fn query(url: &str) -> impl Iterator<Item = (&str, &str)> {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+}
+
+/// How the keys of a server are shown as files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeysOptions {
+    /// Only keys that begin with this, which is left out of the names.
+    pub prefix: String,
+    /// What separates directories in a key.
+    pub delimiter: String,
+    /// Names that are refused (shell patterns).
+    pub ignore: Vec<String>,
+    /// Keep attributes in memory only, instead of in side keys on the server.
+    pub session_attrs: bool,
+    /// New files with these suffixes are strings, whatever else their name says.
+    pub string_suffixes: Vec<String>,
+    /// Lists, sets, sorted sets and streams may be removed.
+    pub allow_delete: bool,
+    /// Owner of what has no owner of its own.
+    pub uid: u32,
+    /// Group of what has no group of its own.
+    pub gid: u32,
+    /// Bits taken from the mode of what has no mode of its own.
+    pub umask: u16,
+}
+
+/// Everything that decides how a source is served.
+#[derive(Clone)]
+pub struct Settings {
+    /// For the engine.
+    pub config: Config,
+    /// For the keys layout.
+    pub keys: KeysOptions,
+    /// The password that is not in the URL, from the environment or a file.
+    pub password: Option<String>,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("config", &self.config)
+            .field("keys", &self.keys)
+            .field("password", &self.password.as_ref().map(|_| "…"))
+            .finish()
+    }
+}
+
+/// What is done with the driver of a source. A trait, since each source has a driver of its own
+/// type.
+pub trait Serve {
+    /// Serves from this driver until the mount is gone.
+    ///
+    /// # Errors
+    /// One line that says what went wrong and what to do.
+    fn serve<M: Machine>(self, driver: Arc<Driver<M>>) -> Result<(), String>;
+}
+
+/// Makes drivers for sources.
+pub trait Opener {
+    /// Makes the driver of a source and hands it over.
+    ///
+    /// # Errors
+    /// One line that says why the source cannot be opened, or what [`Serve::serve`] returned.
+    fn open(&self, source: &Source, settings: &Settings, serve: impl Serve) -> Result<(), String>;
+}
+
+/// The sources of this program.
+#[derive(Clone, Copy, Debug)]
+pub struct Sources;
+
+impl Opener for Sources {
+    fn open(
+        &self,
+        source: &Source,
+        _settings: &Settings,
+        _serve: impl Serve,
+    ) -> Result<(), String> {
+        Err(format!("{source} cannot be served by this build: it has no keys layout"))
+    }
+}
+
+/// Reads a password from a file: its first line.
+///
+/// # Errors
+/// One line that says why it cannot be read.
+pub fn read_password(file: &PathBuf) -> Result<String, String> {
+    let shown = file.display();
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        format!("the password file {shown}: {}", crate::mountpoint::plain(&error))
+    })?;
+    match text.lines().next() {
+        Some(line) if !line.is_empty() => Ok(line.to_owned()),
+        _ => Err(format!("the password file {shown} is empty; its first line is the password")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_understood() {
+        for (text, want) in [
+            ("mem:", Source::MemKeys),
+            ("mem:keys", Source::MemKeys),
+            ("redis://h/0", Source::Redis("redis://h/0".into())),
+            ("unix:///run/r.sock?db=1", Source::Redis("unix:///run/r.sock?db=1".into())),
+        ] {
+            assert_eq!(Source::parse(text), Ok(want), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_source_gets_one_line_with_a_way_out() {
+        for (text, said) in [
+            ("localhost", "examples:"),
+            ("", "examples:"),
+            ("/dev/sda1", "examples:"),
+            ("http://h", "examples:"),
+            ("redis:h", "two slashes"),
+            ("redis://h/0?volume=a", "not there yet"),
+            ("rediss://h", "not there yet"),
+            ("mongodb://h/db.bucket", "not there yet"),
+            ("mem:gridfs", "not there yet"),
+            ("mem:volume", "not there yet"),
+            ("mem:x", "mem:keys"),
+            ("ftp://u:secret@h", "examples:"),
+        ] {
+            let error = Source::parse(text).unwrap_err();
+            assert!(error.contains(said), "{text}: {error}");
+            assert!(!error.contains('\n') && !error.contains("secret"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn credentials_never_show() {
+        for (url, shown) in [
+            ("redis://h:1/0", "redis://h:1/0"),
+            ("redis://:s3cret@h:1/0", "redis://h:1/0"),
+            ("redis://u:s3c/r@et@h/0?db=1", "redis://h/0?db=1"),
+            ("unix:///run/a@b.sock?db=1&password=s3cret", "unix:///run/a@b.sock?db=1"),
+            ("unix://u:s3cret@/run/a.sock", "unix:///run/a.sock"),
+            ("redis://h?Pass=s3cret", "redis://h"),
+        ] {
+            assert_eq!(redact(url), shown);
+            assert_eq!(Source::Redis(url.into()).has_secret(), url != shown);
+        }
+        let source = Source::Redis("redis://:s3cret@h".into());
+        assert!(!format!("{source} {source:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn a_password_in_the_source_is_seen() {
+        for (url, has) in [
+            ("redis://h", false),
+            ("redis://user@h", false),
+            ("redis://:@h", false),
+            ("redis://:x@h", true),
+            ("redis://u:x@h", true),
+            ("unix:///s?password=x", true),
+            ("unix:///s?db=1", false),
+        ] {
+            assert_eq!(Source::Redis(url.into()).has_password(), has, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_the_first_line_of_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("password");
+        assert!(read_password(&file).unwrap_err().contains("No such file"));
+        std::fs::write(&file, "\n").unwrap();
+        assert!(read_password(&file).unwrap_err().contains("is empty"));
+        std::fs::write(&file, "s3cret\nmore\n").unwrap();
+        assert_eq!(read_password(&file), Ok("s3cret".to_owned()));
+    }
+}
