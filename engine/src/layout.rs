@@ -24,9 +24,9 @@ pub trait Layout: Clone + Debug {
     /// The kind of server it speaks to.
     type Backend: Backend;
     /// What it must remember to understand the replies to its work.
-    type Ticket: Clone + Debug;
+    type Ticket: Clone + Debug + Send;
     /// A place in a directory: everything before it has been listed.
-    type Cursor: Clone + Debug + Default + PartialEq;
+    type Cursor: Clone + Debug + Default + PartialEq + Send;
 
     /// What it can hold.
     fn caps(&self) -> Caps;

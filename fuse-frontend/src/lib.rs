@@ -10,7 +10,7 @@
 //! | [`driver`], [`machine`] | steps the engine, answers the kernel, keeps the timer; its seams |
 //! | [`adapter`], [`reply`], [`convert`] | FUSE operations to requests, responses to replies |
 //! | [`invalidate`] | what the kernel is told to forget |
-//! | [`sim`] | the transport of `mem:` mounts |
+//! | [`sim`], [`redis`] | the transport of `mem:` mounts; real connections to Redis |
 
 pub mod adapter;
 pub mod cli;
@@ -22,6 +22,7 @@ pub mod kernel;
 pub mod logging;
 pub mod machine;
 pub mod mountpoint;
+pub mod redis;
 pub mod reply;
 pub mod session;
 pub mod sim;

@@ -4,10 +4,16 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use std::hash::{BuildHasher, Hasher};
+
 use dbmount_engine::Config;
+use dbmount_engine::engine::Engine;
+use dbmount_engine::keys::{self, name::Naming};
+use dbmount_transport_redis::{Endpoint, Secret};
 
 use crate::driver::Driver;
-use crate::machine::Machine;
+use crate::machine::{Clock, Machine, Sink};
+use crate::sim::SimTransport;
 
 /// What to mount, as the user named it.
 #[derive(Clone, PartialEq, Eq)]
@@ -198,13 +204,67 @@ pub trait Opener {
 pub struct Sources;
 
 impl Opener for Sources {
-    fn open(
-        &self,
-        source: &Source,
-        _settings: &Settings,
-        _serve: impl Serve,
-    ) -> Result<(), String> {
-        Err(format!("{source} cannot be served by this build: it has no keys layout"))
+    fn open(&self, source: &Source, settings: &Settings, serve: impl Serve) -> Result<(), String> {
+        let clock = Clock::start();
+        let options = settings.keys.layout()?;
+        match source {
+            Source::Redis(url) => {
+                let mut endpoint: Endpoint = url.parse().map_err(|error| format!("{error}"))?;
+                if let Some(password) = &settings.password {
+                    endpoint.set_password(Secret::new(password.as_str()));
+                }
+                let connections = crate::redis::options(&options);
+                let engine = keys_engine(settings, options, clock);
+                let driver = Driver::start(engine, clock, |driver| {
+                    crate::redis::connect(endpoint, connections, driver)
+                });
+                let driver = driver.map_err(|error| format!("{source}: {error}"))?;
+                serve.serve(driver)
+            }
+            Source::MemKeys => {
+                let engine = keys_engine(settings, options, clock);
+                let server = crate::redis::SimRedis::new(clock.now());
+                let driver = Driver::start(engine, clock, |_| {
+                    Ok::<_, String>(Box::new(SimTransport::new(server, clock)) as _)
+                })?;
+                driver.deliver(SimTransport::<_, crate::redis::SimRedis>::links_up());
+                serve.serve(driver)
+            }
+        }
+    }
+}
+
+fn keys_engine(settings: &Settings, options: keys::Options, clock: Clock) -> Engine<keys::Keys> {
+    let now = clock.now();
+    // Every mount of a server must have a seed of its own: it is the mount's identity there.
+    let seed = std::hash::RandomState::new().build_hasher().finish();
+    Engine::new(settings.config.clone(), keys::Keys::new(options, now), seed, now)
+}
+
+impl KeysOptions {
+    /// The options as the layout takes them.
+    ///
+    /// # Errors
+    /// One line about the option that cannot be.
+    fn layout(&self) -> Result<keys::Options, String> {
+        let bytes = |texts: &[String]| texts.iter().map(|text| text.clone().into_bytes()).collect();
+        let &[delimiter] = self.delimiter.as_bytes() else {
+            return Err(format!("--delimiter {:?}: it must be one byte", self.delimiter));
+        };
+        let naming = Naming::new(delimiter).map_err(|error| format!("--delimiter: {error}"))?;
+        Ok(keys::Options {
+            naming,
+            prefix: self.prefix.clone().into_bytes(),
+            string_suffixes: bytes(&self.string_suffixes),
+            ignore: bytes(&self.ignore),
+            attrs: if self.session_attrs { keys::Attrs::Session } else { keys::Attrs::Stored },
+            allow_delete: self.allow_delete,
+            uid: self.uid,
+            gid: self.gid,
+            umask: self.umask,
+            ..keys::Options::default()
+        }
+        .normalised())
     }
 }
 

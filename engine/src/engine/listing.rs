@@ -8,8 +8,10 @@ use crate::errno::Errno;
 use crate::id::{Fh, Ino, OpId};
 use crate::layout::{Epoch, Layout, Listed, Outcome, Step};
 use crate::op::{Attr, DirEntry, Entry, Kind, Name, Request, Response};
+use crate::time::Duration;
 
 use super::batches::Owner;
+use super::facts::Overlay;
 use super::{Engine, Handle, State};
 
 /// Entries whose exact place is remembered behind the reader.
@@ -81,11 +83,10 @@ impl<L: Layout> DirHandle<L> {
 
 /// A listing request in progress.
 #[derive(Clone, Debug)]
-pub(super) struct Listing<L: Layout> {
+pub(super) struct Listing {
     fh: Fh,
     /// Entries to pass over first.
     skip: u64,
-    _layout: core::marker::PhantomData<L>,
 }
 
 impl<L: Layout> Engine<L> {
@@ -108,7 +109,7 @@ impl<L: Layout> Engine<L> {
             *dir = DirHandle::new(dir.ino);
         }
         let skip = dir.seek(offset.max(FIRST));
-        op.state = State::Listing(Listing { fh, skip, _layout: core::marker::PhantomData });
+        op.state = State::Listing(Listing { fh, skip });
         self.run_listing(id);
     }
 
@@ -226,14 +227,21 @@ impl<L: Layout> Engine<L> {
             dir.at += 1;
             let at = dir.at;
             dir.handed_out(at, listed.after);
-            // The fact cache knows whether the attributes are still true.
-            let attr = listed.attr.and_then(|attr| self.cx.facts.attr(attr.ino, now));
-            let entry = attr.filter(|_| plus).map(|attr| {
-                use super::facts::Overlay;
+            let entry = listed.attr.filter(|_| plus).map(|told| {
+                // The fact cache knows whether the attributes are still true; if not, the kernel
+                // may use them for this moment only.
+                let held = self.cx.facts.attr(told.ino, now);
+                let attr = self.files.dress(held.unwrap_or(told));
+                let lease = |lease| if held.is_some() { lease } else { Duration::ZERO };
                 Entry {
-                    attr: self.files.dress(attr),
-                    entry_ttl: self.layout.entry_lease(ino, &listed.name, Some(attr.ino), since),
-                    attr_ttl: self.layout.attr_lease(attr.ino, since),
+                    attr,
+                    entry_ttl: lease(self.layout.entry_lease(
+                        ino,
+                        &listed.name,
+                        Some(attr.ino),
+                        since,
+                    )),
+                    attr_ttl: lease(self.layout.attr_lease(attr.ino, since)),
                 }
             });
             entries.push(DirEntry {

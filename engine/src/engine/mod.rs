@@ -75,16 +75,16 @@ pub struct Progress {
 
 /// A request in progress.
 #[derive(Clone, Debug)]
-struct Op<L: Layout> {
+struct Op {
     request: Request,
     started: Mono,
     deadline: Mono,
-    state: State<L>,
+    state: State,
 }
 
 /// What a request in progress expects next.
 #[derive(Clone, Debug)]
-enum State<L: Layout> {
+enum State {
     /// Just taken; or parked and to be started again.
     Start,
     /// `Attach`/`Detach`: the layout's answer.
@@ -100,10 +100,10 @@ enum State<L: Layout> {
     /// A piece of the file that is for this request alone.
     Piece,
     /// A page of a directory.
-    Listing(Listing<L>),
+    Listing(Listing),
 }
 
-impl<L: Layout> State<L> {
+impl State {
     fn waits_for(&self) -> &'static str {
         match self {
             State::Start => "the index",
@@ -141,7 +141,7 @@ enum Timer {
 pub struct Engine<L: Layout> {
     layout: L,
     cx: Cx<L::Backend>,
-    ops: BTreeMap<OpId, Op<L>>,
+    ops: BTreeMap<OpId, Op>,
     parked: Vec<OpId>,
     batches: BTreeMap<BatchId, InFlightBatch<L>>,
     next_batch: u64,

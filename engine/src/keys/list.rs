@@ -11,7 +11,7 @@ use crate::backend::redis::{Args, Command, Redis, Reply};
 use crate::engine::Cx;
 use crate::errno::Errno;
 use crate::id::{Ino, Lane};
-use crate::layout::{self, Listed, Outcome, Step};
+use crate::layout::{self, Epoch, Listed, Outcome, Step};
 use crate::op::{Attr, Kind, Name};
 
 use super::facts::stat;
@@ -493,9 +493,11 @@ impl Keys {
             let record = self.record_over(&page.prefix, name.as_bytes(), stored, Kind::File);
             let seen = (What::Field, u64::try_from(size).unwrap_or(0), record, ttl);
             let attr = self.place_node(page.dir, &name, &page.prefix, seen, None, cx);
-            let mut entry = listed(name, attr, at(field));
-            entry.attr = entry.attr.filter(|_| is_plain);
-            entries.push(entry);
+            if !is_plain && let Some(node) = self.tree.get_mut(attr.ino) {
+                // Its record was not looked up: what is said of it holds for the moment only.
+                node.tainted = Epoch(self.epoch.0 + 1);
+            }
+            entries.push(listed(name, attr, at(field)));
         }
     }
 }
