@@ -15,7 +15,10 @@ use proptest::prelude::*;
 
 fn hex(text: &str) -> Bytes {
     let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
-    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    let byte = |pair: &[u8]| {
+        let text = std::str::from_utf8(pair).expect("digits");
+        u8::from_str_radix(text, 16).expect("two hex digits")
+    };
     digits.chunks(2).map(byte).collect()
 }
 
@@ -184,8 +187,8 @@ fn one_of_each() -> Vec<u8> {
     inner.insert("code", Bson::JavaScriptCode("f()".into()));
     let scoped = bson::JavaScriptCodeWithScope { code: "g()".into(), scope: doc! { "x": 1 } };
     inner.insert("scoped", Bson::JavaScriptCodeWithScope(scoped));
-    let pattern: bson::raw::CString = "a.b".try_into().unwrap();
-    let options: bson::raw::CString = "im".try_into().unwrap();
+    let pattern: bson::raw::CString = "a.b".try_into().expect("no NUL");
+    let options: bson::raw::CString = "im".try_into().expect("no NUL");
     let whole = doc! {
         "double": 1.5, "string": "text", "doc": inner, "array": [1, "two", { "three": 3 }],
         "bin": Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: vec![1; 16] },
@@ -195,7 +198,7 @@ fn one_of_each() -> Vec<u8> {
         "ts": Timestamp { time: 3, increment: 4 }, "i64": i64::MAX,
         "dec": Decimal128::from_bytes([3; 16]), "": "",
     };
-    whole.to_vec().unwrap()
+    whole.to_vec().expect("encodes")
 }
 
 #[test]
@@ -214,7 +217,7 @@ fn every_type_reads_as_the_bson_crate_wrote_it_and_writes_back_the_same() {
 fn rewrite(doc: &Doc) -> DocBuf {
     fn copy(from: &Doc, to: &mut DocBuf) {
         for element in from {
-            let name = std::str::from_utf8(element.name).unwrap();
+            let name = std::str::from_utf8(element.name).expect("our own names");
             match &element.value {
                 Value::Document(inner) => {
                     to.begin(name);
