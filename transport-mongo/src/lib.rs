@@ -16,4 +16,5 @@
 //! - **Errors say whose fault it was.** See [`error`].
 
 pub mod error;
+pub mod uri;
 pub mod wire;
