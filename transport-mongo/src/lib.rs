@@ -15,6 +15,7 @@
 //!   comes back as a [`bytes::Bytes`] slice of the receive buffer.
 //! - **Errors say whose fault it was.** See [`error`].
 
+pub mod auth;
 pub mod error;
 pub mod uri;
 pub mod wire;
