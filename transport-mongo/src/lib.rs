@@ -17,5 +17,7 @@
 
 pub mod auth;
 pub mod error;
+pub mod hello;
+pub mod topology;
 pub mod uri;
 pub mod wire;

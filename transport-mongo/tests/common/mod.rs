@@ -89,6 +89,7 @@ impl Tally {
 }
 
 /// An error unless both are equal.
+#[track_caller]
 pub(crate) fn same<T: PartialEq + std::fmt::Debug>(
     what: &str,
     got: T,
