@@ -16,8 +16,11 @@
 //! - **Errors say whose fault it was.** See [`error`].
 
 pub mod auth;
+pub mod change_stream;
 pub mod error;
 pub mod hello;
+pub mod retry;
+pub mod session;
 pub mod topology;
 pub mod uri;
 pub mod wire;

@@ -51,6 +51,15 @@ impl Command {
         Command { name: "getMore", body, sequences: Vec::new(), flags: Flags::NONE }
     }
 
+    /// A command whose first field holds something else than 1 or a collection:
+    /// `{endSessions: [..], $db: "admin"}`.
+    pub fn of(name: &'static str, db: &str, value: impl FnOnce(&mut DocBuf, &str)) -> Command {
+        let mut body = DocBuf::new();
+        value(&mut body, name);
+        body.str("$db", db);
+        Command { name, body, sequences: Vec::new(), flags: Flags::NONE }
+    }
+
     /// The command's name, its first field.
     pub fn name(&self) -> &'static str {
         self.name
