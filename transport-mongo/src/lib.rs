@@ -17,6 +17,7 @@
 
 pub mod auth;
 pub mod change_stream;
+pub mod connection;
 pub mod error;
 pub mod hello;
 pub mod retry;
