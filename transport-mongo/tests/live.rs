@@ -4,22 +4,21 @@
 
 mod mongod;
 
-use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dbmount_transport_mongo::change_stream::{AfterError, ChangeStream};
 use dbmount_transport_mongo::connection::{
-    Connection, Heard, Monitor, Pool, PoolBounds, Setup, random,
+    Connection, Deployment, Pool, PoolBounds, Setup, random,
 };
 use dbmount_transport_mongo::error::{
     AuthError, CHANGE_STREAM_NEEDS_REPLICA_SET, DUPLICATE_KEY, Error, Misuse,
 };
 use dbmount_transport_mongo::retry;
 use dbmount_transport_mongo::session::{Lsid, Session, SessionPool};
-use dbmount_transport_mongo::topology::{Criteria, HEARTBEAT_FREQUENCY_MS, ServerType, Topology};
+use dbmount_transport_mongo::topology::{Criteria, HandshakeStage, ServerType, is_not_primary};
 use dbmount_transport_mongo::uri::{
-    ConnectionString, MonitoringMode, ServerAddress, WriteAck, WriteConcern,
+    ConnectionString, ReadPreference, ReadPreferenceMode, WriteAck, WriteConcern,
 };
 use dbmount_transport_mongo::wire::build::{DocBuf, Segments};
 use dbmount_transport_mongo::wire::command::{Command, CursorBatch};
@@ -307,78 +306,67 @@ fn a_slow_server_costs_the_deadline_and_the_pool_recovers() {
     connection.call(Command::new("ping", "admin"), Some(soon())).unwrap();
 }
 
-type News = (ServerAddress, Result<Heard, String>);
-
-/// Reports what a server says until it falls silent (why is given back) or nobody listens.
-fn follow(address: &ServerAddress, setup: &Setup, send: &Sender<News>) -> Option<String> {
-    let (beat, timeout) = (Duration::from_millis(500), Duration::from_millis(1000));
-    let (mut monitor, mut heard) =
-        match Monitor::open(address, setup, MonitoringMode::Auto, beat, timeout) {
-            Ok(opened) => opened,
-            Err(error) => return Some(error.to_string()),
-        };
-    loop {
-        send.send((address.clone(), Ok(heard))).ok()?;
-        match monitor.hear() {
-            Ok(news) => heard = news,
-            Err(error) => return Some(error.to_string()),
-        }
-    }
-}
-
-/// Lets a monitor for each server report into one topology until `until` is content.
-fn watch(
-    topology: &mut Topology,
-    servers: &[ServerAddress],
-    limit: Duration,
-    until: impl Fn(&Topology) -> bool,
-) -> Duration {
-    let setup = Setup::from_uri(&ConnectionString::parse("mongodb://h/").expect("a uri"));
-    let setup = setup.expect("a setup");
-    let (send, news) = std::sync::mpsc::channel();
-    for address in servers {
-        let (send, setup, address) = (send.clone(), setup.clone(), address.clone());
-        std::thread::spawn(move || {
-            while let Some(why) = follow(&address, &setup, &send) {
-                if send.send((address.clone(), Err(why))).is_err() {
-                    return;
-                }
-                std::thread::sleep(Duration::from_millis(50));
-            }
-        });
-    }
-    let begun = Instant::now();
-    while !until(topology) {
-        let left = limit.checked_sub(begun.elapsed()).expect("in time");
-        let (address, heard) = news.recv_timeout(left).expect("news in time");
-        match heard {
-            Ok(heard) => topology.on_hello(&address, &heard.reply, heard.rtt_ms, 0),
-            Err(why) => topology.on_check_failed(&address, &why),
-        }
-    }
-    begun.elapsed()
-}
-
 #[test]
 fn a_new_primary_is_found_after_the_old_one_is_killed() {
     let mut servers = replica_set(3);
-    let seeds: Vec<_> = servers.iter().map(Mongod::tcp).collect();
     // One seed is enough to learn the others.
-    let mut topology = Topology::new(&seeds[..1], Some("rs"), false, false);
-    watch(&mut topology, &seeds, Duration::from_secs(60), |t| {
-        t.primary().is_some()
-            && t.servers().filter(|s| s.server_type == ServerType::RsSecondary).count() == 2
+    let seed = servers[1].tcp();
+    let uri = format!("mongodb://{seed}/?replicaSet=rs&heartbeatFrequencyMS=500");
+    let deployment = Deployment::start(&ConnectionString::parse(&uri).unwrap()).unwrap();
+    let whole = deployment.wait_for(soon(), |t| {
+        let secondaries = t.servers().filter(|s| s.server_type == ServerType::RsSecondary);
+        (t.primary().is_some() && secondaries.count() == 2).then_some(())
     });
-    let primary = |t: &Topology| t.primary().map(|s| s.address.clone());
-    let old = primary(&topology).unwrap();
-    let writable = topology.suitable(Criteria::Write, HEARTBEAT_FREQUENCY_MS, &[]).unwrap();
-    assert_eq!(writable.iter().map(|s| &s.address).collect::<Vec<_>>(), [&old]);
-    connect(&old, "mongodb://h/").call(small(1), Some(soon())).unwrap();
+    assert!(whole.is_some(), "{}", deployment.explain());
+    let mut writer = deployment.check_out(Criteria::Write, &[], soon()).unwrap();
+    writer.call(small(1), Some(soon())).unwrap();
+    let (old, generation) = (writer.address().clone(), writer.generation());
+    let nearest =
+        ReadPreference { mode: ReadPreferenceMode::Secondary, ..ReadPreference::default() };
+    let reader = deployment.check_out(Criteria::Read(&nearest), &[], soon()).unwrap();
+    assert_ne!(*reader.address(), old);
+
     let at = servers.iter().position(|s| s.tcp() == old).unwrap();
+    let begun = Instant::now();
     drop(servers.remove(at));
-    let new = |t: &Topology| primary(t).is_some_and(|new| new != old);
-    let took = watch(&mut topology, &seeds, Duration::from_secs(60), new);
-    println!("a new primary after kill -9: {took:?}");
-    let new = primary(&topology).unwrap();
-    connect(&new, "mongodb://h/").call(small(2), Some(soon())).unwrap();
+    let error = writer.call(small(2), Some(soon())).unwrap_err();
+    assert!(retry::write(&error, 17), "{error}");
+    let stage = HandshakeStage::AfterHandshakeCompletes;
+    deployment.report(&old, generation, 17, stage, &error);
+    drop(writer);
+    let mut writer = deployment.check_out(Criteria::Write, &[], soon()).unwrap();
+    println!("a new primary {:?} after kill -9", begun.elapsed());
+    assert_ne!(*writer.address(), old);
+    writer.call(small(2), Some(soon())).unwrap();
+
+    // A stepdown is said by the server itself: no connection breaks, nobody waits for a
+    // heartbeat.
+    let (old, begun) = (writer.address().clone(), Instant::now());
+    let mut down = Command::of("replSetStepDown", "admin", |body, field| {
+        body.i32(field, 60);
+    });
+    down.body().i32("secondaryCatchUpPeriodSecs", 5);
+    writer.call(down, Some(soon())).unwrap();
+    let noticed = deployment.wait_for(soon(), |t| {
+        (t.primary().is_none_or(|primary| primary.address != old)).then_some(())
+    });
+    assert!(noticed.is_some());
+    println!("a stepdown was noticed {:?} after it", begun.elapsed());
+    let error = writer.call(small(3), Some(soon())).unwrap_err();
+    assert!(is_not_primary(error.server().unwrap()), "{error}");
+}
+
+#[test]
+fn a_deployment_that_is_not_there_is_explained_at_the_deadline() {
+    let server = Mongod::start(&[]);
+    let uri = format!("mongodb://{}/?replicaSet=nosuchset", server.tcp());
+    let deployment = Deployment::start(&ConnectionString::parse(&uri).unwrap()).unwrap();
+    let deadline = Instant::now() + Duration::from_millis(700);
+    let error = deployment.select(Criteria::Write, &[], deadline).unwrap_err();
+    assert!(error.not_sent() && error.to_string().contains("no suitable server"), "{error}");
+    let alone = Deployment::start(
+        &ConnectionString::parse(&format!("mongodb://{}", server.tcp())).unwrap(),
+    );
+    let mut connection = alone.unwrap().connect(Criteria::Write, soon()).unwrap().0;
+    connection.call(small(1), Some(soon())).unwrap();
 }

@@ -109,6 +109,21 @@ fn headers_out_of_bounds_are_refused_before_anything_is_allocated() {
 }
 
 #[test]
+fn a_claim_alone_allocates_little() {
+    let mut framer = Framer::new(Limits::default());
+    let header =
+        Header { len: 48_000_000, id: RequestId(1), response_to: RequestId(1), op: Op::Msg };
+    framer.space().extend_from_slice(&header.encode());
+    for come in [0, 100_000, 5_000_000] {
+        framer.space().extend(std::iter::repeat_n(0, come));
+        assert_eq!(framer.next_frame().unwrap(), None);
+        let room = framer.space();
+        assert!(room.capacity() <= 2 * room.len() + 1024 * 1024 + 16, "{}", room.capacity());
+        assert!(room.capacity() > room.len());
+    }
+}
+
+#[test]
 fn a_chunk_travels_both_ways_without_a_copy() {
     let payload = Bytes::from(vec![9u8; 255 * 1024]);
     let mut chunk = DocBuf::new();

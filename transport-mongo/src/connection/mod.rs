@@ -1,6 +1,7 @@
 //! Connections: the only place with sockets. Connecting, the handshake, one command at a time,
 //! and the two halves for everything faster.
 
+mod deployment;
 mod link;
 mod monitor;
 mod pool;
@@ -12,6 +13,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+pub use deployment::Deployment;
 pub use link::{Answer, InFlight, Incoming, MAX_QUEUED, Receiver, Sender};
 pub use monitor::{Heard, Monitor};
 pub use pool::{Pool, PoolBounds, Pooled};

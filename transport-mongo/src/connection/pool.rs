@@ -174,6 +174,12 @@ impl Pool {
         self.0.state().total
     }
 
+    /// Connections in use or being opened.
+    pub fn in_use(&self) -> u64 {
+        let state = self.0.state();
+        (state.total - state.idle.len()) as u64
+    }
+
     /// Connections that wait for use.
     pub fn idle(&self) -> usize {
         self.0.state().idle.len()

@@ -110,6 +110,9 @@ impl Frame {
 /// Room for reading when no frame is under way.
 const READ_AHEAD: usize = 64 * 1024;
 
+/// What a header's claim alone may make us allocate; beyond it, as much again as has come.
+const CLAIM_AHEAD: usize = 1024 * 1024;
+
 /// Frames up to here are copied out, so that keeping a small reply does not keep a large buffer;
 /// larger ones take the buffer with them.
 const COPY_OUT: usize = 16 * 1024;
@@ -140,20 +143,22 @@ impl Framer {
         &self.limits
     }
 
-    /// The buffer to append read bytes to, with spare capacity for at least the rest of the
-    /// frame under way. Never holds more than one message and [`READ_AHEAD`].
+    /// The buffer to append read bytes to, with spare capacity. For a large frame it grows with
+    /// what has come and not with what the header claims: a peer that claims 48 MB and sends
+    /// nothing costs [`CLAIM_AHEAD`].
     pub fn space(&mut self) -> &mut Vec<u8> {
         if self.taken > 0 {
             self.buf.drain(..self.taken);
             self.taken = 0;
         }
+        let len = self.buf.len();
         let want = match self.peek() {
-            Ok(Some(header)) => header.len.saturating_sub(self.buf.len()).max(1),
+            Ok(Some(header)) => header.len.saturating_sub(len).clamp(1, CLAIM_AHEAD.max(len)),
             _ => READ_AHEAD,
         };
-        if self.buf.capacity() - self.buf.len() < want {
+        if self.buf.capacity() - len < want {
             // Exact, so that a frame's buffer is the frame and not up to twice that.
-            self.buf.reserve_exact(want.max(READ_AHEAD.saturating_sub(self.buf.len())));
+            self.buf.reserve_exact(want.max(READ_AHEAD.saturating_sub(len)));
         }
         &mut self.buf
     }
