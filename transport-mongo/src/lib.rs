@@ -1,10 +1,22 @@
 //! MongoDB connections for dbmount: a self-contained wire codec, connection strings, SCRAM,
 //! topology, sessions, and the sockets below them.
 //!
-//! Everything but [`connection`] and [`pool`] is sans-IO: bytes, integers of time and random
+//! Everything but [`connection`] is sans-IO: bytes, integers of time and random
 //! nonces come in as arguments, values go out. So the codec, the connection string parser, the
 //! authentication exchange and the topology are tested without a server, from the vectors of
 //! the RFCs and the official MongoDB specification tests.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`wire`] | BSON, OP_MSG, OP_COMPRESSED, framing, limits |
+//! | [`uri`] | connection strings |
+//! | [`auth`] | SCRAM and the commands that carry it |
+//! | [`hello`] | the handshake |
+//! | [`topology`] | discovery, monitoring, server selection |
+//! | [`session`], [`retry`] | session ids, transactions, what may be sent again |
+//! | [`change_stream`] | watching for other writers |
+//! | [`connection`] | sockets: connections, pools, monitors, deployments |
+//! | [`error`] | errors by blame |
 //!
 //! Three rules hold everywhere:
 //!

@@ -339,7 +339,7 @@ fn value() -> impl Strategy<Value = bson::Bson> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
 
     #[test]
     fn documents_round_trip(fields in proptest::collection::vec(("[a-z]{1,8}", value()), 0..6)) {

@@ -242,7 +242,7 @@ impl Deployment {
     /// What is known of each server, for a message: "a:27017: unknown (connection refused)".
     pub fn explain(&self) -> String {
         let state = self.0.state();
-        let known: Vec<String> = state
+        let mut known: Vec<String> = state
             .topology
             .servers()
             .map(|s| match &s.error {
@@ -250,6 +250,9 @@ impl Deployment {
                 None => format!("{}: {:?}", s.address, s.server_type),
             })
             .collect();
+        if let Some((address, why)) = state.topology.last_removal() {
+            known.push(format!("{address} was left out: {why}"));
+        }
         format!("no suitable server; {}", known.join(", "))
     }
 }

@@ -51,6 +51,7 @@ pub struct Topology {
     servers: BTreeMap<ServerAddress, ServerDescription>,
     generations: BTreeMap<ServerAddress, PoolGeneration>,
     seeds: usize,
+    last_removal: Option<(ServerAddress, &'static str)>,
 }
 
 impl Topology {
@@ -76,6 +77,7 @@ impl Topology {
             servers: BTreeMap::new(),
             generations: BTreeMap::new(),
             seeds: seeds.len(),
+            last_removal: None,
         };
         for seed in seeds {
             topology.add(seed.clone());
@@ -143,6 +145,11 @@ impl Topology {
     /// The pool generation of a server: connections made under an older one are to be closed.
     pub fn generation(&self, address: &ServerAddress) -> PoolGeneration {
         self.generations.get(address).copied().unwrap_or_default()
+    }
+
+    /// The server that was removed last and why: what to tell a user when none is left.
+    pub fn last_removal(&self) -> Option<(&ServerAddress, &'static str)> {
+        self.last_removal.as_ref().map(|(address, why)| (address, *why))
     }
 
     /// How long every data-bearing server keeps an idle session, in minutes; `None` when one of
@@ -218,7 +225,8 @@ impl Topology {
         self.servers.entry(address.clone()).or_insert_with(fresh);
     }
 
-    fn remove(&mut self, address: &ServerAddress) {
+    fn remove(&mut self, address: &ServerAddress, why: &'static str) {
+        self.last_removal = Some((address.clone(), why));
         self.servers.remove(address);
         self.generations.remove(address);
     }

@@ -7,6 +7,11 @@ use crate::uri::ServerAddress;
 /// The wire version of 6.0: from there on the election id counts before the set version.
 const ELECTION_ID_FIRST: i32 = 17;
 
+// Why a server is removed, in words for a user.
+const STANDALONE: &str = "it is not in a replica set, and one is expected";
+const OTHER_SET: &str = "it is in a replica set of another name";
+const OTHER_NAME: &str = "it is known to its replica set under another name";
+
 impl Topology {
     /// Takes a new description of a server that is in the topology.
     pub(super) fn apply(&mut self, mut server: ServerDescription) {
@@ -31,10 +36,10 @@ impl Topology {
             (T::Single | T::LoadBalanced, _) => {}
             (T::Unknown, S::Unknown | S::RsGhost | S::LoadBalancer) => {}
             (T::Unknown, S::Standalone) if self.seeds == 1 => self.topology_type = T::Single,
-            (T::Unknown, S::Standalone) => self.remove(&address),
+            (T::Unknown, S::Standalone) => self.remove(&address, STANDALONE),
             (T::Unknown, S::Mongos) => self.topology_type = T::Sharded,
             (T::Sharded, S::Unknown | S::Mongos) => {}
-            (T::Sharded, _) => self.remove(&address),
+            (T::Sharded, _) => self.remove(&address, "it is no mongos, and others are"),
             (_, S::RsPrimary) => self.update_from_primary(server),
             (T::Unknown | T::ReplicaSetNoPrimary, S::RsSecondary | S::RsArbiter | S::RsOther) => {
                 self.topology_type = T::ReplicaSetNoPrimary;
@@ -45,7 +50,7 @@ impl Topology {
             }
             (_, S::Unknown | S::RsGhost | S::LoadBalancer) => self.check_if_has_primary(),
             (_, S::Standalone | S::Mongos) => {
-                self.remove(&address);
+                self.remove(&address, STANDALONE);
                 self.check_if_has_primary();
             }
         }
@@ -58,7 +63,7 @@ impl Topology {
         if self.set_name.is_none() {
             self.set_name = server.set_name.clone();
         } else if self.set_name != server.set_name {
-            self.remove(&address);
+            self.remove(&address, OTHER_SET);
             return self.check_if_has_primary();
         }
         if !self.accept_election(&server) {
@@ -77,7 +82,8 @@ impl Topology {
         }
         let gone: Vec<ServerAddress> =
             self.servers.keys().filter(|known| !server.members.contains(known)).cloned().collect();
-        gone.iter().for_each(|address| self.remove(address));
+        let why = "the primary does not name it as a member";
+        gone.iter().for_each(|address| self.remove(address, why));
         self.check_if_has_primary();
     }
 
@@ -112,21 +118,22 @@ impl Topology {
         if self.set_name.is_none() {
             self.set_name = server.set_name.clone();
         } else if self.set_name != server.set_name {
-            return self.remove(&server.address);
+            return self.remove(&server.address, OTHER_SET);
         }
         for member in &server.members {
             self.add(member.clone());
         }
         if server.me.as_ref().is_some_and(|me| *me != server.address) {
-            self.remove(&server.address);
+            self.remove(&server.address, OTHER_NAME);
         }
     }
 
     /// `updateRSWithPrimaryFromMember`: with a primary known, a member can only leave.
     fn update_with_primary_from_member(&mut self, server: &ServerDescription) {
-        let renamed = server.me.as_ref().is_some_and(|me| *me != server.address);
-        if self.set_name != server.set_name || renamed {
-            self.remove(&server.address);
+        if self.set_name != server.set_name {
+            self.remove(&server.address, OTHER_SET);
+        } else if server.me.as_ref().is_some_and(|me| *me != server.address) {
+            self.remove(&server.address, OTHER_NAME);
         }
         self.check_if_has_primary();
     }
