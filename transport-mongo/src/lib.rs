@@ -17,6 +17,7 @@
 //! | [`change_stream`] | watching for other writers |
 //! | [`connection`] | sockets: connections, pools, monitors, deployments |
 //! | [`error`] | errors by blame |
+//! | [`fuzz`] | bodies of the fuzz targets |
 //!
 //! Three rules hold everywhere:
 //!
@@ -31,6 +32,7 @@ pub mod auth;
 pub mod change_stream;
 pub mod connection;
 pub mod error;
+pub mod fuzz;
 pub mod hello;
 pub mod retry;
 pub mod session;

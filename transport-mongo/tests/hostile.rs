@@ -6,6 +6,7 @@ use dbmount_transport_mongo::auth::conversation::{Conversation, Step};
 use dbmount_transport_mongo::auth::scram::KeyCache;
 use dbmount_transport_mongo::change_stream::ChangeStream;
 use dbmount_transport_mongo::error::ServerError;
+use dbmount_transport_mongo::fuzz;
 use dbmount_transport_mongo::hello::HelloReply;
 use dbmount_transport_mongo::session::ClusterClock;
 use dbmount_transport_mongo::topology::{Criteria, Topology};
@@ -161,6 +162,17 @@ proptest! {
                 Err(_) => break,
             }
         }
+    }
+
+    #[test]
+    fn the_fuzz_targets_hold(mut data in proptest::collection::vec(any::<u8>(), 5..300)) {
+        fuzz::stream(&data);
+        fuzz::message(&data);
+        fuzz::connection_string(&data);
+        let len = data.len();
+        data[..4].copy_from_slice(&(len as u32).to_le_bytes());
+        data[len - 1] = 0;
+        fuzz::document(&data);
     }
 
     #[test]
