@@ -6,9 +6,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dbmount_transport_mongo::connection::{Answer, Connection, InFlight, Pool, PoolBounds, Setup};
+use dbmount_transport_mongo::connection::{
+    Answer, Connection, Deployment, InFlight, Pool, PoolBounds, Setup,
+};
 use dbmount_transport_mongo::error::{AuthError, Error, Misuse, Sent};
-use dbmount_transport_mongo::topology::PoolGeneration;
+use dbmount_transport_mongo::topology::{Criteria, PoolGeneration, TopologyType};
 use dbmount_transport_mongo::uri::{ConnectionString, ServerAddress};
 use dbmount_transport_mongo::wire::build::DocBuf;
 use dbmount_transport_mongo::wire::command::Command;
@@ -273,6 +275,61 @@ fn the_halves_send_what_a_full_socket_did_not_take() {
         }
     }
     assert_eq!(sender.queued(), 0);
+    thread.join().unwrap();
+}
+
+#[test]
+fn what_never_left_is_known_when_the_link_breaks() {
+    const LARGE: usize = 1 << 20;
+    let (go, went) = std::sync::mpsc::channel::<()>();
+    let (address, thread) = server(1, move |_, mut peer| {
+        peer.hello();
+        went.recv().unwrap();
+    });
+    let (sender, mut receiver, _) = open(&address).unwrap().split();
+    let ids: Vec<_> = (0..40)
+        .map(|_| {
+            let mut command = ping();
+            command.body().begin_array("d");
+            for i in 0..16 {
+                command.body().binary(&i.to_string(), 0, Bytes::from(vec![0; LARGE / 400]));
+            }
+            command.body().end();
+            (0..10).map(|_| sender.send(command.clone()).unwrap()).collect::<Vec<_>>()
+        })
+        .collect();
+    let ids: Vec<_> = ids.into_iter().flatten().collect();
+    go.send(()).unwrap();
+    // The full socket has woken the receiver, which may come back empty-handed once.
+    let ended = std::iter::repeat_with(|| receiver.receive(Some(soon()))).find_map(Result::err);
+    assert!(matches!(ended, Some(Error::Link(_))));
+    let sent: Vec<_> = ids.iter().map(|id| !sender.never_sent(*id)).collect();
+    assert!(sent[0] && !sent[sent.len() - 1]);
+    assert!(sent.is_sorted_by(|a, b| a >= b), "those that were sent come first");
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_deployment_watches_selects_and_ends() {
+    let (address, thread) = server(3, |_, mut peer| {
+        std::thread::spawn(move || {
+            peer.hello();
+            while let Some((id, _)) = peer.request() {
+                peer.reply(id, 0, |doc| {
+                    doc.f64("ok", 1.0).bool("isWritablePrimary", true).i32("maxWireVersion", 17)
+                });
+            }
+        });
+    });
+    let uri = ConnectionString::parse(&format!("mongodb://{address}/")).unwrap();
+    let deployment = Deployment::start(&uri).unwrap();
+    let mut pooled = deployment.check_out(Criteria::Write, &[], soon()).unwrap();
+    pooled.call(ping(), Some(soon())).unwrap();
+    assert_eq!(deployment.topology().topology_type(), TopologyType::Single);
+    let (mut own, generation) = deployment.connect(Criteria::Write, soon()).unwrap();
+    own.call(ping(), Some(soon())).unwrap();
+    assert_eq!(generation, pooled.generation());
+    drop((pooled, deployment));
     thread.join().unwrap();
 }
 

@@ -45,11 +45,33 @@ struct Inner {
 struct State {
     topology: Topology,
     pools: BTreeMap<ServerAddress, Pool>,
-    /// Servers with a monitor thread, and how to interrupt its connection once it has one.
-    monitors: BTreeMap<ServerAddress, Option<Sender>>,
+    /// Servers with a monitor thread.
+    monitors: BTreeMap<ServerAddress, Watch>,
     /// Servers whose polling monitor is to ask again at once.
     urgent: BTreeSet<ServerAddress>,
-    closed: bool,
+    /// Tells the monitors of one address apart: a server may leave and come back.
+    next_watch: u64,
+}
+
+/// A monitor thread as the deployment knows it.
+#[derive(Debug)]
+struct Watch {
+    id: u64,
+    /// Interrupts its connection, once it has one.
+    closer: Option<Sender>,
+}
+
+impl Watch {
+    fn close(&self) {
+        self.closer.iter().for_each(Sender::close);
+    }
+}
+
+impl State {
+    /// The entry of this very monitor, `None` when it is not wanted any more.
+    fn watch(&mut self, address: &ServerAddress, id: u64) -> Option<&mut Watch> {
+        self.monitors.get_mut(address).filter(|watch| watch.id == id)
+    }
 }
 
 impl Deployment {
@@ -69,7 +91,7 @@ impl Deployment {
             pools: BTreeMap::new(),
             monitors: BTreeMap::new(),
             urgent: BTreeSet::new(),
-            closed: false,
+            next_watch: 0,
         };
         let deployment = Deployment(Arc::new(Inner {
             setup: Setup::from_uri(uri)?,
@@ -112,7 +134,7 @@ impl Deployment {
                 return Some(answer);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || state.closed {
+            if left.is_zero() {
                 return None;
             }
             let waited = self.0.changed.wait_timeout(state, left);
@@ -231,9 +253,9 @@ impl Deployment {
             // begun anew (SDAM spec, "Network error when reading or writing"). After a state
             // change it need not be: the server itself sends the news.
             if error.kind == ErrorKind::Network
-                && let Some(Some(monitor)) = state.monitors.get(address)
+                && let Some(watch) = state.monitors.get(address)
             {
-                monitor.close();
+                watch.close();
             }
             self.0.changed(&mut state);
         }
@@ -260,7 +282,7 @@ impl Deployment {
 impl Drop for Inner {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        state.monitors.values().flatten().for_each(Sender::close);
+        state.monitors.values().for_each(Watch::close);
         state.pools.values().for_each(Pool::close);
     }
 }
@@ -289,7 +311,7 @@ impl Inner {
 
     /// Starts monitors for new servers and ends what belongs to servers that are gone.
     fn follow_topology(&self, state: &mut State, this: &Weak<Inner>) -> Result<(), Error> {
-        let State { topology, monitors, pools, .. } = state;
+        let State { topology, monitors, pools, next_watch, .. } = state;
         pools.retain(|address, pool| {
             let known = topology.server(address).is_some();
             if !known {
@@ -297,10 +319,10 @@ impl Inner {
             }
             known
         });
-        monitors.retain(|address, sender| {
+        monitors.retain(|address, watch| {
             let known = topology.server(address).is_some();
-            if let (false, Some(sender)) = (known, sender) {
-                sender.close();
+            if !known {
+                watch.close();
             }
             known
         });
@@ -313,12 +335,13 @@ impl Inner {
             if monitors.contains_key(&address) {
                 continue;
             }
-            let (this, at) = (this.clone(), address.clone());
+            let (this, at, id) = (this.clone(), address.clone(), *next_watch);
+            *next_watch += 1;
             std::thread::Builder::new()
                 .name("mongo-monitor".to_owned())
-                .spawn(move || watch(&this, &at))
+                .spawn(move || watch(&this, &at, id))
                 .map_err(|source| link_error(Sent::No, source))?;
-            monitors.insert(address, None);
+            monitors.insert(address, Watch { id, closer: None });
         }
         Ok(())
     }
@@ -326,14 +349,15 @@ impl Inner {
 
 /// A monitor thread: asks until its server or the whole deployment is gone. Between waits it
 /// holds no strong reference, so that dropping the deployment ends it.
-fn watch(deployment: &Weak<Inner>, address: &ServerAddress) {
+fn watch(deployment: &Weak<Inner>, address: &ServerAddress, id: u64) {
     loop {
         let Some(inner) = deployment.upgrade() else { return };
         let (setup, mode) = (inner.setup.clone(), inner.mode);
         let (beat, timeout) = (inner.heartbeat, inner.bounds.connect_timeout);
         drop(inner);
         let why = match Monitor::open(address, &setup, mode, beat, timeout) {
-            Ok((monitor, first)) => match hear_out(deployment, address, monitor, first, beat) {
+            Ok((monitor, first)) => match hear_out(deployment, (address, id), monitor, first, beat)
+            {
                 Some(error) => error,
                 None => return,
             },
@@ -341,10 +365,10 @@ fn watch(deployment: &Weak<Inner>, address: &ServerAddress) {
         };
         let Some(inner) = deployment.upgrade() else { return };
         let mut state = inner.state();
-        if !state.monitors.contains_key(address) {
-            return;
+        match state.watch(address, id) {
+            Some(watch) => watch.closer = None,
+            None => return,
         }
-        state.monitors.insert(address.clone(), None);
         state.topology.on_check_failed(address, &why.to_string());
         inner.changed(&mut state);
         drop(state);
@@ -356,7 +380,7 @@ fn watch(deployment: &Weak<Inner>, address: &ServerAddress) {
 /// Reports what a monitor hears until it fails (why is given back) or is not wanted any more.
 fn hear_out(
     deployment: &Weak<Inner>,
-    address: &ServerAddress,
+    (address, id): (&ServerAddress, u64),
     mut monitor: Monitor,
     first: super::Heard,
     beat: Duration,
@@ -367,9 +391,9 @@ fn hear_out(
         {
             let inner = deployment.upgrade()?;
             let mut state = inner.state();
-            let place = state.monitors.get_mut(address)?;
+            let watch = state.watch(address, id)?;
             if closer.is_some() {
-                *place = closer.take();
+                watch.closer = closer.take();
             }
             let now_ms = inner.begun.elapsed().as_millis() as i64;
             state.urgent.remove(address);
@@ -379,7 +403,7 @@ fn hear_out(
             inner.changed(&mut state);
         }
         if !monitor.waits() {
-            pause(deployment, address, beat)?;
+            pause(deployment, (address, id), beat)?;
         }
         match monitor.hear() {
             Ok(news) => heard = news,
@@ -390,13 +414,17 @@ fn hear_out(
 
 /// Waits for the next heartbeat, or less long when the server is to be asked at once. `None`
 /// when nobody wants to know any more.
-fn pause(deployment: &Weak<Inner>, address: &ServerAddress, beat: Duration) -> Option<()> {
+fn pause(
+    deployment: &Weak<Inner>,
+    (address, id): (&ServerAddress, u64),
+    beat: Duration,
+) -> Option<()> {
     let until = Instant::now() + beat;
     while Instant::now() < until {
         {
             let inner = deployment.upgrade()?;
             let mut state = inner.state();
-            state.monitors.get(address)?;
+            state.watch(address, id)?;
             if state.urgent.remove(address) {
                 drop(state);
                 std::thread::sleep(MIN_HEARTBEAT);

@@ -28,9 +28,18 @@ struct Shared {
     out: Mutex<Out>,
 }
 
+/// A part of a message that waits for the socket.
+#[derive(Debug)]
+struct Piece {
+    of: RequestId,
+    /// No byte of its message has been sent.
+    untouched: bool,
+    bytes: Bytes,
+}
+
 #[derive(Debug)]
 struct Out {
-    queue: VecDeque<Bytes>,
+    queue: VecDeque<Piece>,
     queued: usize,
     next_id: i32,
     limits: Limits,
@@ -48,7 +57,7 @@ impl Shared {
         while !out.queue.is_empty() {
             let sent = {
                 let pieces: smallvec::SmallVec<[IoSlice<'_>; 16]> =
-                    out.queue.iter().map(|piece| IoSlice::new(piece)).collect();
+                    out.queue.iter().map(|piece| IoSlice::new(&piece.bytes)).collect();
                 self.socket.send(&pieces)?
             };
             if sent == 0 {
@@ -63,14 +72,22 @@ impl Shared {
 impl Out {
     fn consume(&mut self, mut sent: usize) {
         self.queued -= sent;
+        let mut begun = None;
         while let Some(front) = self.queue.front_mut() {
-            if sent < front.len() {
-                front.advance(sent);
-                return;
+            if sent == 0 {
+                break;
             }
-            sent -= front.len();
+            begun = Some(front.of);
+            if sent < front.bytes.len() {
+                front.bytes.advance(sent);
+                break;
+            }
+            sent -= front.bytes.len();
             self.queue.pop_front();
         }
+        // What is left of the last message touched stands at the front.
+        let rest = self.queue.iter_mut().take_while(|piece| Some(piece.of) == begun);
+        rest.for_each(|piece| piece.untouched = false);
     }
 }
 
@@ -126,7 +143,8 @@ impl Sender {
         out.next_id = out.next_id.checked_add(1).unwrap_or(1);
         let waiting = !out.queue.is_empty();
         out.queued += len;
-        out.queue.extend(message.into_parts());
+        let piece = |bytes| Piece { of: id, untouched: true, bytes };
+        out.queue.extend(message.into_parts().into_iter().map(piece));
         if waiting {
             return Ok(id);
         }
@@ -158,6 +176,12 @@ impl Sender {
         self.0.waker.wake();
     }
 
+    /// Whether no byte of this request has been sent: after the link broke, it is known not to
+    /// have been executed and may be sent again freely.
+    pub fn never_sent(&self, id: RequestId) -> bool {
+        self.0.out().queue.iter().any(|piece| piece.of == id && piece.untouched)
+    }
+
     /// Bytes that wait for the socket.
     pub fn queued(&self) -> usize {
         self.0.out().queued
@@ -169,7 +193,8 @@ impl Receiver {
     /// again then. Sends on what waits for the socket meanwhile.
     ///
     /// # Errors
-    /// [`Error::Link`] when the link is down: whatever was sent and not answered is open.
+    /// [`Error::Link`] when the link is down: whatever was sent and not answered is open, unless
+    /// [`Sender::never_sent`] says otherwise.
     /// [`Error::Peer`] when the server breaks the protocol; the link is then closed.
     pub fn receive(&mut self, until: Option<Instant>) -> Result<Option<Incoming>, Error> {
         match self.try_receive(until) {

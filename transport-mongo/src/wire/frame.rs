@@ -145,7 +145,7 @@ impl Framer {
 
     /// The buffer to append read bytes to, with spare capacity. For a large frame it grows with
     /// what has come and not with what the header claims: a peer that claims 48 MB and sends
-    /// nothing costs [`CLAIM_AHEAD`].
+    /// nothing costs a megabyte.
     pub fn space(&mut self) -> &mut Vec<u8> {
         if self.taken > 0 {
             self.buf.drain(..self.taken);
