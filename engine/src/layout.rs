@@ -124,7 +124,7 @@ pub struct Epoch(pub u64);
 
 /// What a procedure of a layout comes to.
 #[derive(Clone, Debug)]
-pub enum Step<L: Layout + ?Sized> {
+pub enum Step<L: Layout> {
     /// It has ended.
     Done(Outcome<L>),
     /// It goes on when these commands are answered.
@@ -155,7 +155,7 @@ pub struct Failure {
 /// Commands whose replies a layout needs. Applying them a second time must do no harm: after a
 /// lost connection the engine sends them again.
 #[derive(Clone, Debug)]
-pub struct Work<L: Layout + ?Sized> {
+pub struct Work<L: Layout> {
     /// Where to send them.
     pub lane: Lane,
     /// What they are to each other.
@@ -168,7 +168,7 @@ pub struct Work<L: Layout + ?Sized> {
 
 /// How a procedure of a layout ended.
 #[derive(Clone, Debug)]
-pub enum Outcome<L: Layout + ?Sized> {
+pub enum Outcome<L: Layout> {
     /// The server can be served from.
     Attached(Attached),
     /// It cannot; one line that says why and what to do.
@@ -194,7 +194,7 @@ pub enum Outcome<L: Layout + ?Sized> {
 
 /// A page of a directory.
 #[derive(Clone, Debug)]
-pub struct Page<L: Layout + ?Sized> {
+pub struct Page<L: Layout> {
     /// The entries, without `.` and `..`.
     pub entries: Vec<Listed<L>>,
     /// Where to go on; `None` when this was the last page.
@@ -203,7 +203,7 @@ pub struct Page<L: Layout + ?Sized> {
 
 /// One entry of a page.
 #[derive(Clone, Debug)]
-pub struct Listed<L: Layout + ?Sized> {
+pub struct Listed<L: Layout> {
     /// Its name.
     pub name: Name,
     /// Its inode number.

@@ -492,9 +492,8 @@ impl<L: Layout> Engine<L> {
     }
 
     pub(super) fn wait_for_files(&mut self, id: OpId) {
-        for file in self.files.values_mut().filter(|file| file.is_dirty()) {
+        if let Some(file) = self.files.values_mut().find(|file| file.is_dirty()) {
             file.waiters.push(id);
-            return;
         }
     }
 

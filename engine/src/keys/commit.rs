@@ -133,8 +133,8 @@ impl Keys {
             return self.start_rename_dir(plan, from, to, token, cx);
         }
         match self.lower(plan, token) {
-            Ok(Lowered::Program(program)) => self.send_program(plan.clone(), program, token),
-            Ok(Lowered::Conflict) => Step::Done(Outcome::Conflict),
+            Ok(Some(program)) => self.send_program(plan.clone(), program, token),
+            Ok(None) => Step::Done(Outcome::Conflict),
             Err(failure) => Step::Fail(failure),
         }
     }
@@ -158,11 +158,12 @@ impl Keys {
         Program::new(if once { session_key(token.session) } else { Bytes::new() })
     }
 
-    fn lower(&mut self, plan: &Plan, token: Token) -> Result<Lowered, Failure> {
+    /// The plan as a program; `None` when it is known here that a check does not hold.
+    fn lower(&mut self, plan: &Plan, token: Token) -> Result<Option<Program>, Failure> {
         let mut program = self.program(plan.once, token);
         for check in &plan.checks {
             if !self.lower_check(check, &mut program)? {
-                return Ok(Lowered::Conflict);
+                return Ok(None);
             }
         }
         let moves_over = |dir: &Ino, name: &Name| {
@@ -181,7 +182,7 @@ impl Keys {
                 other => self.lower_change(other, held, token, &mut program)?,
             }
         }
-        Ok(Lowered::Program(program))
+        Ok(Some(program))
     }
 
     /// Returns whether the check holds as far as is known here.
@@ -749,13 +750,14 @@ impl Keys {
         }
         self.tree.detach(dir, name);
         let session = self.live.session();
-        if held && let Some(node) = self.tree.get_mut(ino) {
-            if matches!(node.what, What::String | What::Field | What::Value) {
-                let key = orphan_key(session, ino);
-                node.orphan = Some(key.clone());
-                node.what = What::String;
-                self.live.keep_orphan(key);
-            }
+        if held
+            && let Some(node) = self.tree.get_mut(ino)
+            && matches!(node.what, What::String | What::Field | What::Value)
+        {
+            let key = orphan_key(session, ino);
+            node.orphan = Some(key.clone());
+            node.what = What::String;
+            self.live.keep_orphan(key);
         }
     }
 
@@ -820,12 +822,6 @@ impl Keys {
             self.memory.put(&prefix, SELF_FIELD, Record::of(&attr, None));
         }
     }
-}
-
-enum Lowered {
-    Program(Program),
-    /// It is known here that a check does not hold.
-    Conflict,
 }
 
 /// The directory rename in a plan, if it is one: (directory, name) from and to.

@@ -1,6 +1,7 @@
 //! Facts: what is wanted becomes questions to the `stat` and `xattr` scripts, answers become facts
 //! and inodes.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -30,7 +31,7 @@ pub struct Asked {
 #[derive(Clone, Debug)]
 enum Question {
     /// A name: one `N` of the stat script.
-    Name { dir: Ino, name: Name, prefix: Vec<u8>, place: Place, want: Want },
+    Name(Box<Named>),
     /// The root's own record: one `D`.
     Root,
     /// An inode without a name: one `N` of its orphan key.
@@ -41,6 +42,16 @@ enum Question {
     Xattr(Ino, Option<Name>),
     /// `INFO memory` and `DBSIZE`: two commands.
     StatFs,
+}
+
+/// What is asked about a name.
+#[derive(Clone, Debug)]
+struct Named {
+    dir: Ino,
+    name: Name,
+    prefix: Vec<u8>,
+    place: Place,
+    want: Want,
 }
 
 /// Asks the stat script about one thing.
@@ -161,7 +172,8 @@ impl Keys {
         let place = self.place(dir, name)?;
         let ask = ask_name(&prefix, name.as_bytes(), &place);
         let (name, want) = (name.clone(), want.clone());
-        Some((Question::Name { dir, name, prefix, place, want }, alloc::vec![ask]))
+        let named = Named { dir, name, prefix, place, want };
+        Some((Question::Name(Box::new(named)), alloc::vec![ask]))
     }
 
     fn ask_xattr(&self, ino: Ino, name: Option<&Name>) -> Option<(Question, Vec<Command>)> {
@@ -193,7 +205,8 @@ impl Keys {
                 return Step::Fail(self.refused(line, "looking"));
             }
             let learnt = match question {
-                Question::Name { dir, name, prefix, place, want } => {
+                Question::Name(named) => {
+                    let Named { dir, name, prefix, place, want } = *named;
                     let answer = first(reply);
                     let Some(seen) = self.see(dir, &name, &prefix, &place, answer, cx) else {
                         return Step::Fail(self.odd("stat", reply));
