@@ -165,6 +165,10 @@ impl<L: Layout> Engine<L> {
         let Request::Release { ino, fh } = op.request else { return };
         if self.handles.remove(&fh).is_some() && self.cx.inodes.closed(ino) {
             self.last_close(ino);
+            // The kernel keeps the pages of what is closed; here only what is open is cached.
+            if self.files.get(&ino).is_some_and(|file| !file.is_in_use()) {
+                self.drop_file(ino);
+            }
         }
         self.finish(id, Ok(Response::Done));
         self.forget_if_unused(ino);
