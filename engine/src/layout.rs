@@ -64,9 +64,10 @@ pub trait Layout: Clone + Debug {
     /// Writes a file's dirty extents. Ends with [`Outcome::Wrote`].
     fn write(&mut self, ino: Ino, out: &WriteOut, cx: &mut Cx<Self::Backend>) -> Step<Self>;
 
-    /// The last handle on an inode whose names are gone was closed: its contents may go. The work
-    /// is done by a later [`task`](Self::task).
-    fn release_orphan(&mut self, ino: Ino, cx: &mut Cx<Self::Backend>);
+    /// Nothing will be read or written through handles any more: what the server keeps for them
+    /// only (the contents of an inode without names, what was written and not published) may go.
+    /// The work is done by a later [`task`](Self::task).
+    fn release(&mut self, ino: Ino, cx: &mut Cx<Self::Backend>);
 
     /// Nobody remembers the inode any more: neither the kernel, nor a handle, nor the fact cache.
     fn forget(&mut self, ino: Ino);
@@ -187,6 +188,8 @@ pub enum Outcome<L: Layout> {
     Wrote {
         /// In bytes.
         size: u64,
+        /// It is where others read it. Otherwise it waits for a write that is to be published.
+        published: bool,
     },
     /// Done, and nothing to tell.
     Done,
@@ -237,6 +240,9 @@ pub struct WriteOut {
     pub extents: Vec<(u64, Bytes)>,
     /// When the last of them was written.
     pub mtime: Wall,
+    /// Somebody waits for it (flush, fsync, close): it must be where others read it. Otherwise a
+    /// layout may put it aside until then. Such a write may come without extents.
+    pub publish: bool,
     /// It must survive a crash of the server once acknowledged.
     pub durable: bool,
 }

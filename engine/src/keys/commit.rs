@@ -655,8 +655,10 @@ impl Keys {
                         _ => What::Side,
                     };
                     self.tree.attach(*dir, name, attr.ino, what, *attr);
+                    let has_record = !self.is_default(&Record::of(attr, None));
                     if let Some(node) = self.tree.get_mut(attr.ino) {
                         node.target = target.clone().unwrap_or_default();
+                        node.has_record = has_record;
                     }
                     self.applied_create(*dir, name, attr, target.as_ref());
                 }
@@ -755,9 +757,16 @@ impl Keys {
             && matches!(node.what, What::String | What::Field | What::Value)
         {
             let key = orphan_key(session, ino);
-            node.orphan = Some(key.clone());
             node.what = What::String;
-            self.live.keep_orphan(key);
+            self.live.keep_orphan(key.clone());
+            // What was written and not published is the newer of the two.
+            match node.stage.take() {
+                Some(stage) => {
+                    node.orphan = Some(stage);
+                    self.live.drop_orphan(key);
+                }
+                None => node.orphan = Some(key),
+            }
         }
     }
 
@@ -794,6 +803,7 @@ impl Keys {
     fn applied_setattr(&mut self, ino: Ino, patch: &Patch) {
         let Some(node) = self.tree.get_mut(ino) else { return };
         patch.apply_to(&mut node.attr);
+        node.has_record |= is_explicit(patch);
         let (what, parent, name, attr) = (node.what, node.parent, node.name.clone(), node.attr);
         let Some(prefix) = (match what {
             What::Dir => self.dir_prefix(ino),
