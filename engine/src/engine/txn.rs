@@ -1,5 +1,7 @@
 //! The transaction machine: read facts, decide, commit; the same for every metadata operation.
 
+use alloc::vec::Vec;
+
 use crate::decide::{
     Answer, Change, Check, Decision, Fact, Facts, Missing, Patch, Plan, Reply, View, Want, decide,
 };
@@ -83,6 +85,7 @@ impl<L: Layout> Engine<L> {
                 assume: txn.conflicts == 0,
                 held: &self.cx.inodes,
             };
+            let mut stands_on: Vec<Attr> = Vec::new();
             let step = match decide(&op.request, &view) {
                 Ok(Decision::Reply(result)) => {
                     let since = txn.since;
@@ -99,6 +102,16 @@ impl<L: Layout> Engine<L> {
                 Ok(Decision::Commit(plan)) => {
                     self.commits += 1;
                     let token = Token { session: self.session, serial: self.commits };
+                    // What the plan stands on is kept for its answer: an invalidation may void the
+                    // lease while the commit is on its way.
+                    for ino in changed_inodes(&plan) {
+                        if let Ok(Some(attr)) = view.attr(ino) {
+                            stands_on.push(attr);
+                        }
+                    }
+                    for attr in stands_on {
+                        txn.fresh.insert(Want::Attr(attr.ino), Fact::Attr(Some(attr)));
+                    }
                     let step = self.layout.commit(&plan, token, &mut self.cx);
                     txn.commit = Some(plan);
                     step
