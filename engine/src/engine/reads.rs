@@ -249,6 +249,9 @@ impl<L: Layout> Engine<L> {
 
     /// The range from blocks and what is not on the server yet; short at the end of the file.
     fn compose(&self, ino: Ino, offset: u64, end: u64) -> Bytes {
+        if offset >= end {
+            return Bytes::new();
+        }
         let block = u64::from(self.cx.config.block_bytes);
         let Some(file) = self.files.get(&ino) else { return Bytes::new() };
         // Even what is written behind the range reveals that there are zeros in it.
