@@ -12,6 +12,14 @@
 //! | `batches.rs` | batches on their way, faults and re-sending |
 //! | `facts.rs` | leased facts |
 //! | `inodes.rs` | what the kernel holds |
+//!
+//! # Round trips
+//!
+//! How many batches an operation waits for when the kernel has just looked up the names it is
+//! about and nobody has changed anything since, over the keys layout. `tests/sim/round_trips.rs`
+//! counts them, with this table as its data.
+//!
+#![doc = include_str!("round_trips.md")]
 
 mod batches;
 mod cx;

@@ -14,7 +14,7 @@ use crate::id::{Ino, Lane};
 use crate::layout::{self, Epoch, Listed, Outcome, Step};
 use crate::op::{Attr, Kind, Name};
 
-use super::facts::{ask_name, first, Seen, stat};
+use super::facts::{Seen, ask_name, first, stat};
 use super::name::{NAME_MAX, Reading, SELF_NAME};
 use super::place::{Place, side_key};
 use super::record::{Record, SELF_FIELD};

@@ -156,6 +156,12 @@ impl Keys {
         self.index.len()
     }
 
+    /// How many inodes are remembered.
+    #[must_use]
+    pub fn inodes(&self) -> usize {
+        self.tree.len()
+    }
+
     /// The record of what has none.
     fn default_record(&self, kind: Kind) -> Record {
         let perm = match kind {

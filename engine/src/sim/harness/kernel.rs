@@ -270,7 +270,9 @@ impl<'a> Fs<'a> {
         kernel.looked = keep;
         for (ino, count) in give {
             self.kernel().attrs.remove(&ino);
-            self.world.start(self.at, Request::Forget { ino, count });
+            if self.world.mounts[self.at].doom != Some(0) {
+                self.world.start(self.at, Request::Forget { ino, count });
+            }
         }
     }
 
