@@ -20,7 +20,7 @@ impl Backend for Redis {
 }
 
 /// The arguments of a command; the first is its name.
-pub type Args = SmallVec<[Bytes; 6]>;
+pub type Args = SmallVec<[Bytes; 4]>;
 
 /// One command.
 #[derive(Clone, PartialEq, Eq)]

@@ -133,8 +133,8 @@ impl Keys {
             return self.start_rename_dir(plan, from, to, token, cx);
         }
         match self.lower(plan, token) {
-            Ok(Lowered::Program(program)) => self.send_program(plan.clone(), program, token),
-            Ok(Lowered::Conflict) => Step::Done(Outcome::Conflict),
+            Ok(Some(program)) => self.send_program(plan.clone(), program, token),
+            Ok(None) => Step::Done(Outcome::Conflict),
             Err(failure) => Step::Fail(failure),
         }
     }
@@ -158,11 +158,12 @@ impl Keys {
         Program::new(if once { session_key(token.session) } else { Bytes::new() })
     }
 
-    fn lower(&mut self, plan: &Plan, token: Token) -> Result<Lowered, Failure> {
+    /// The plan as a program; `None` when it is known here that a check does not hold.
+    fn lower(&mut self, plan: &Plan, token: Token) -> Result<Option<Program>, Failure> {
         let mut program = self.program(plan.once, token);
         for check in &plan.checks {
             if !self.lower_check(check, &mut program)? {
-                return Ok(Lowered::Conflict);
+                return Ok(None);
             }
         }
         let moves_over = |dir: &Ino, name: &Name| {
@@ -181,7 +182,7 @@ impl Keys {
                 other => self.lower_change(other, held, token, &mut program)?,
             }
         }
-        Ok(Lowered::Program(program))
+        Ok(Some(program))
     }
 
     /// Returns whether the check holds as far as is known here.
@@ -654,8 +655,10 @@ impl Keys {
                         _ => What::Side,
                     };
                     self.tree.attach(*dir, name, attr.ino, what, *attr);
+                    let has_record = !self.is_default(&Record::of(attr, None));
                     if let Some(node) = self.tree.get_mut(attr.ino) {
                         node.target = target.clone().unwrap_or_default();
+                        node.has_record = has_record;
                     }
                     self.applied_create(*dir, name, attr, target.as_ref());
                 }
@@ -749,12 +752,20 @@ impl Keys {
         }
         self.tree.detach(dir, name);
         let session = self.live.session();
-        if held && let Some(node) = self.tree.get_mut(ino) {
-            if matches!(node.what, What::String | What::Field | What::Value) {
-                let key = orphan_key(session, ino);
-                node.orphan = Some(key.clone());
-                node.what = What::String;
-                self.live.keep_orphan(key);
+        if held
+            && let Some(node) = self.tree.get_mut(ino)
+            && matches!(node.what, What::String | What::Field | What::Value)
+        {
+            let key = orphan_key(session, ino);
+            node.what = What::String;
+            self.live.keep_orphan(key.clone());
+            // What was written and not published is the newer of the two.
+            match node.stage.take() {
+                Some(stage) => {
+                    node.orphan = Some(stage);
+                    self.live.drop_orphan(key);
+                }
+                None => node.orphan = Some(key),
             }
         }
     }
@@ -792,6 +803,7 @@ impl Keys {
     fn applied_setattr(&mut self, ino: Ino, patch: &Patch) {
         let Some(node) = self.tree.get_mut(ino) else { return };
         patch.apply_to(&mut node.attr);
+        node.has_record |= is_explicit(patch);
         let (what, parent, name, attr) = (node.what, node.parent, node.name.clone(), node.attr);
         let Some(prefix) = (match what {
             What::Dir => self.dir_prefix(ino),
@@ -820,12 +832,6 @@ impl Keys {
             self.memory.put(&prefix, SELF_FIELD, Record::of(&attr, None));
         }
     }
-}
-
-enum Lowered {
-    Program(Program),
-    /// It is known here that a check does not hold.
-    Conflict,
 }
 
 /// The directory rename in a plan, if it is one: (directory, name) from and to.

@@ -14,7 +14,7 @@ use crate::id::{Ino, Lane};
 use crate::layout::{self, Epoch, Listed, Outcome, Step};
 use crate::op::{Attr, Kind, Name};
 
-use super::facts::stat;
+use super::facts::{Seen, stat};
 use super::name::{Reading, SELF_NAME};
 use super::place::{Place, side_key};
 use super::record::{Record, SELF_FIELD};
@@ -381,9 +381,8 @@ impl Keys {
             if after.is_some_and(|after| name <= *after) || outshone {
                 continue;
             }
-            let target = Some(record.target.clone());
-            let seen = (What::Side, 0, record, None);
-            let attr = self.place_node(page.dir, &name, &page.prefix, seen, target, cx);
+            let seen = Seen { what: What::Side, size: 0, record, ttl: None, stored: true };
+            let attr = self.place_node(page.dir, &name, &page.prefix, seen, cx);
             entries.push(listed(name.clone(), attr, Cursor::Sides(scan.clone(), Some(name))));
         }
         goes_on.map(|scan| Cursor::Sides(scan, None))
@@ -399,10 +398,11 @@ impl Keys {
     ) {
         let below = self.below(&page.prefix, component);
         let stored = answer.and_then(|it| it.get(1)?.as_bytes()).and_then(Record::parse);
+        let has = stored.is_some();
         let record = self.record_over(&below, SELF_FIELD, stored, Kind::Dir);
         let name = Name::from(self.options.naming.encode_component(component));
-        let seen = (What::Dir, 0, record, None);
-        let attr = self.place_node(page.dir, &name, &page.prefix, seen, None, cx);
+        let seen = Seen { what: What::Dir, size: 0, record, ttl: None, stored: has };
+        let attr = self.place_node(page.dir, &name, &page.prefix, seen, cx);
         entries.push(listed(name, attr, Cursor::Dirs(Some(component.to_vec()))));
     }
 
@@ -440,9 +440,10 @@ impl Keys {
         let size = size.as_int().and_then(|n| u64::try_from(n).ok())?;
         let stored = rest.first().and_then(Reply::as_bytes).and_then(Record::parse);
         let name = Name::from(self.options.naming.encode_component(component));
+        let has = stored.is_some();
         let record = self.record_over(&page.prefix, name.as_bytes(), stored, Kind::File);
-        let seen = (what, size, record, ttl);
-        let attr = self.place_node(page.dir, &name, &page.prefix, seen, None, cx);
+        let seen = Seen { what, size, record, ttl, stored: has };
+        let attr = self.place_node(page.dir, &name, &page.prefix, seen, cx);
         entries.push(listed(name, attr, Cursor::Keys(Some(component.to_vec()))));
         None
     }
@@ -498,9 +499,11 @@ impl Keys {
                 if field.is_empty() { &[&prefix] } else { &[&prefix, b".", field] };
             let is_plain = plain.concat() == name.as_bytes();
             let stored = it[2].as_bytes().and_then(Record::parse);
+            let has = stored.is_some();
             let record = self.record_over(&page.prefix, name.as_bytes(), stored, Kind::File);
-            let seen = (What::Field, u64::try_from(size).unwrap_or(0), record, ttl);
-            let attr = self.place_node(page.dir, &name, &page.prefix, seen, None, cx);
+            let size = u64::try_from(size).unwrap_or(0);
+            let seen = Seen { what: What::Field, size, record, ttl, stored: has };
+            let attr = self.place_node(page.dir, &name, &page.prefix, seen, cx);
             if !is_plain && let Some(node) = self.tree.get_mut(attr.ino) {
                 // Its record was not looked up: what is said of it holds for the moment only.
                 node.tainted = Epoch(self.epoch.0 + 1);

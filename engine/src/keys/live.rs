@@ -149,6 +149,11 @@ impl Live {
         self.orphans.iter().chain(&self.dropped_orphans)
     }
 
+    /// The key is gone from the server already.
+    pub(super) fn forget_orphan(&mut self, key: &Bytes) {
+        self.orphans.remove(key);
+    }
+
     /// The keys of a place are looked at anew.
     pub(super) fn refresh_place(&mut self, place: &Place) {
         for key in [&place.full, &place.bare].into_iter().flatten() {

@@ -104,10 +104,10 @@ pub enum Ticket {
     List(alloc::boxed::Box<list::Page>),
     /// See `data.rs`.
     #[doc(hidden)]
-    Read(data::Reading),
+    Read(alloc::boxed::Box<data::Reading>),
     /// See `data.rs`.
     #[doc(hidden)]
-    Write(data::Writing),
+    Write(alloc::boxed::Box<data::Writing>),
     /// See `live.rs`.
     #[doc(hidden)]
     Task(live::Task),
@@ -275,9 +275,10 @@ impl Layout for Keys {
         self.start_data_write(ino, out, cx)
     }
 
-    fn release_orphan(&mut self, ino: Ino, _cx: &mut Cx<Redis>) {
-        if let Some(orphan) = self.tree.get_mut(ino).and_then(|node| node.orphan.take()) {
-            self.live.drop_orphan(orphan);
+    fn release(&mut self, ino: Ino, _cx: &mut Cx<Redis>) {
+        let Some(node) = self.tree.get_mut(ino) else { return };
+        for key in [node.orphan.take(), node.stage.take()].into_iter().flatten() {
+            self.live.drop_orphan(key);
         }
     }
 
@@ -292,8 +293,8 @@ impl Layout for Keys {
             Ticket::Commit(committing) => self.committed(*committing, &replies, cx),
             Ticket::Tree(moving) => self.moved(*moving, &replies, cx),
             Ticket::List(page) => self.listed(*page, &replies, cx),
-            Ticket::Read(reading) => self.data_read(reading, replies),
-            Ticket::Write(writing) => self.data_written(writing, &replies, cx),
+            Ticket::Read(reading) => self.data_read(*reading, replies),
+            Ticket::Write(writing) => self.data_written(*writing, &replies, cx),
             Ticket::Task(task) => self.task_done(task, &replies, cx),
             Ticket::Nothing => Step::Done(Outcome::Done),
         }

@@ -46,6 +46,11 @@ pub(super) fn orphan_key(session: u64, ino: Ino) -> Bytes {
     Bytes::from([RESERVED, alloc::format!("o:{session:016x}:{}", ino.0).as_bytes()].concat())
 }
 
+/// Where a large field is written to until it is published.
+pub(super) fn stage_key(session: u64, ino: Ino) -> Bytes {
+    Bytes::from([RESERVED, alloc::format!("w:{session:016x}:{}", ino.0).as_bytes()].concat())
+}
+
 /// The commits of a mount that must not be applied twice.
 pub(super) fn session_key(session: u64) -> Bytes {
     Bytes::from([RESERVED, alloc::format!("s:{session:016x}").as_bytes()].concat())

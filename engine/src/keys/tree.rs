@@ -51,6 +51,10 @@ pub(super) struct Node {
     pub(super) detached: bool,
     /// Where the contents are kept while handles are open on it, after its name went.
     pub(super) orphan: Option<Bytes>,
+    /// Where a large field is written to until it is published.
+    pub(super) stage: Option<Bytes>,
+    /// It has a record on the server.
+    pub(super) has_record: bool,
     /// Written by this mount until then: an invalidation is most likely the echo of that.
     pub(super) own_until: Mono,
     /// Of a directory.
@@ -242,6 +246,8 @@ impl Node {
             tainted: Epoch(0),
             detached: false,
             orphan: None,
+            stage: None,
+            has_record: false,
             own_until: Mono(0),
             children: BTreeMap::new(),
             children_tainted: Epoch(0),

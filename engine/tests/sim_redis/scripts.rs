@@ -210,6 +210,23 @@ fn write(c: &mut Choices<'_>) -> Command {
     script(&scripts::WRITE, keys, args)
 }
 
+fn stage(c: &mut Choices<'_>) -> Command {
+    let mut keys: Vec<Bytes> = vec![c.word(&[".st1", ".st2"]).into()];
+    keys.extend(few_keys(c, &[]));
+    let mut args: Vec<Bytes> = vec![c.word(FIELDS).into(), c.word(&["0", "1"]).into()];
+    args.extend([c.word(&["0", "3", "200"]).into(), "9000000".into()]);
+    script(&scripts::STAGE, keys, args)
+}
+
+fn publish(c: &mut Choices<'_>) -> Command {
+    // Strings of the keyspace stand for stages too, so that there is something to publish.
+    let mut keys: Vec<Bytes> = vec![c.word(&[".st1", ".st2", "a", "d"]).into()];
+    keys.extend(few_keys(c, &[".s1", ".s2", ""]));
+    let args =
+        vec![c.word(FIELDS).into(), c.word(NAMES).into(), c.word(&["s", "f"]).into(), "99".into()];
+    script(&scripts::PUBLISH, keys, args)
+}
+
 fn xattr(c: &mut Choices<'_>) -> Command {
     let keys = few_keys(c, &[".x1", ".x2", ""]);
     let mut args: Vec<Bytes> = vec![c.word(FIELDS).into()];
@@ -446,6 +463,16 @@ fn read_script() {
 #[test]
 fn write_script() {
     compare(write, 400);
+}
+
+#[test]
+fn stage_script() {
+    compare(stage, 200);
+}
+
+#[test]
+fn publish_script() {
+    compare(publish, 300);
 }
 
 #[test]

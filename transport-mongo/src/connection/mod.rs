@@ -230,14 +230,17 @@ impl Connection {
         self.wait_for(id, deadline)
     }
 
-    /// Sends a command and returns at once; [`Connection::wait_for`] waits for the reply. Many
-    /// can be under way.
+    /// Sends a command and returns at once; [`Connection::wait_for`] waits for the reply, unless
+    /// the command wants none. Many can be under way.
     ///
     /// # Errors
     /// As [`Sender::send`].
     pub fn submit(&mut self, command: Command) -> Result<RequestId, Error> {
+        let wants_reply = !command.flags().has(Flags::MORE_TO_COME);
         let id = self.sender.send(command)?;
-        self.expected.insert(id, None);
+        if wants_reply {
+            self.expected.insert(id, None);
+        }
         Ok(id)
     }
 

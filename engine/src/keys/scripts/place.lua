@@ -91,3 +91,13 @@ local function inhabitants(side)
   end
   return found
 end
+
+-- The times of a file that was written, if it has a record. Returns the version of the side
+-- hash, or -1 when there is no record.
+local function mark_written(side, name, at)
+  if side == '' then return -1 end
+  local record = call('HGET', side, name)
+  if not record then return -1 end
+  call('HSET', side, name, patch(record, { [6] = at, [7] = at }))
+  return bump(side)
+end

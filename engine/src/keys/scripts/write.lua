@@ -35,12 +35,4 @@ else
   put_value(p, what, value)
   size = #value
 end
-local version = -1
-if side ~= '' then
-  local record = call('HGET', side, name)
-  if record then
-    call('HSET', side, name, patch(record, { [6] = ARGV[5], [7] = ARGV[5] }))
-    version = bump(side)
-  end
-end
-return { 'ok', size, version }
+return { 'ok', size, mark_written(side, name, ARGV[5]) }
