@@ -38,13 +38,16 @@ impl Txn {
 impl<L: Layout> Engine<L> {
     pub(super) fn start_txn(&mut self, id: OpId) {
         let Some(op) = self.ops.get_mut(&id) else { return };
-        // A length is set on what has been written, not under it.
-        let resized = match &op.request {
-            Request::SetAttr { ino, set, .. } if set.size.is_some() => Some(*ino),
+        // A length is set on what has been written, not under it, and a time is not undone by
+        // writes from before it: those travel on another lane.
+        let ordered = match &op.request {
+            Request::SetAttr { ino, set, .. } if set.size.is_some() || set.mtime.is_some() => {
+                Some(*ino)
+            }
             Request::Fallocate { ino, .. } => Some(*ino),
             _ => None,
         };
-        if let Some(ino) = resized
+        if let Some(ino) = ordered
             && self.files.get(&ino).is_some_and(|file| file.is_dirty())
         {
             self.wait_for_flush(id, ino);
