@@ -364,26 +364,37 @@ impl<L: Layout> Engine<L> {
                 self.resubmit_stalled(lane);
             }
             Link::Down(reason) => {
-                if self.links.insert(lane, false) != Some(false) {
+                let was = self.links.insert(lane, false);
+                // Who has just asked to mount would rather know than wait; a mount that was there
+                // waits for its server to come back.
+                if was.is_none() && self.refuse_attach(&reason) {
+                    return;
+                }
+                if was != Some(false) {
                     self.cx.notice(Level::Warn, reason);
                 }
             }
             Link::Refused(reason) => {
                 self.links.insert(lane, false);
-                let attaching: Vec<OpId> = self
-                    .ops
-                    .iter()
-                    .filter(|(_, op)| op.request == Request::Attach)
-                    .map(|(&id, _)| id)
-                    .collect();
-                if attaching.is_empty() {
-                    self.cx.notice(Level::Error, reason.clone());
-                }
-                for id in attaching {
-                    self.finish(id, Ok(Response::Refused(reason.clone())));
+                if !self.refuse_attach(&reason) {
+                    self.cx.notice(Level::Error, reason);
                 }
             }
         }
+    }
+
+    /// Answers a waiting `Attach` with why there is no connection. Returns whether there was one.
+    fn refuse_attach(&mut self, reason: &str) -> bool {
+        let attaching: Vec<OpId> = self
+            .ops
+            .iter()
+            .filter(|(_, op)| op.request == Request::Attach)
+            .map(|(&id, _)| id)
+            .collect();
+        for &id in &attaching {
+            self.finish(id, Ok(Response::Refused(String::from(reason))));
+        }
+        !attaching.is_empty()
     }
 
     fn handle_timers(&mut self) {
