@@ -27,8 +27,8 @@ use crate::sim::generate::Random;
 use crate::sim::redis::{ClientId, Server};
 use crate::time::{Duration, Mono, Now, Wall};
 
-pub use kernel::{CALLER, Fs};
 use kernel::Kernel;
+pub use kernel::{CALLER, Fs};
 use net::Wire;
 
 /// Steps after which something is taken to go on for ever.

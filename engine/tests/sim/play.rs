@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 use std::time::Duration;
 
+use dbmount_engine::Wall;
 use dbmount_engine::backend::redis::Command;
 use dbmount_engine::sim::generate::{Random, Swarm};
 use dbmount_engine::sim::harness::{CALLER, Setup, Weather, World};
@@ -14,7 +15,6 @@ use dbmount_engine::sim::model::Model;
 use dbmount_engine::sim::ops::{
     Executor, Judge, ModelReply, Op, Path, Summary, shrink, tree_difference,
 };
-use dbmount_engine::Wall;
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
@@ -80,10 +80,7 @@ pub(crate) fn check(
     }
     let steps = shrink(steps, |steps| fails(steps).is_some());
     let why = fails(&steps).unwrap_or_else(|| String::from("(not again)"));
-    let lines: Vec<String> = steps
-        .iter()
-        .map(|step| brief(&format!("{step:?}"), 240))
-        .collect();
+    let lines: Vec<String> = steps.iter().map(|step| brief(&format!("{step:?}"), 240)).collect();
     let why = brief(&why, 1000);
     let Stage { seed, weather, every, aside, .. } = stage;
     let caches = stage.setups.iter().any(|setup| setup.kernel_caches);
@@ -206,11 +203,9 @@ pub(crate) fn timeless(tree: &mut BTreeMap<Path, Summary>) {
 pub(crate) fn without_time(reply: ModelReply) -> ModelReply {
     use dbmount_engine::sim::ops::Outcome;
     match reply {
-        ModelReply::Is(Ok(Outcome::Stat(summary))) => ModelReply::Is(Ok(Outcome::Stat(Summary {
-            mtime: None,
-            ctime: None,
-            ..summary
-        }))),
+        ModelReply::Is(Ok(Outcome::Stat(summary))) => {
+            ModelReply::Is(Ok(Outcome::Stat(Summary { mtime: None, ctime: None, ..summary })))
+        }
         other => other,
     }
 }
