@@ -38,15 +38,16 @@ impl Txn {
 impl<L: Layout> Engine<L> {
     pub(super) fn start_txn(&mut self, id: OpId) {
         let Some(op) = self.ops.get_mut(&id) else { return };
-        // A length or a time is set on what has been written, not under it.
-        let after_writes = match &op.request {
+        // A length is set on what has been written, not under it, and a time is not undone by
+        // writes from before it: those travel on another lane.
+        let ordered = match &op.request {
             Request::SetAttr { ino, set, .. } if set.size.is_some() || set.mtime.is_some() => {
                 Some(*ino)
             }
             Request::Fallocate { ino, .. } => Some(*ino),
             _ => None,
         };
-        if let Some(ino) = after_writes
+        if let Some(ino) = ordered
             && self.files.get(&ino).is_some_and(|file| file.is_dirty())
         {
             self.wait_for_flush(id, ino);

@@ -212,10 +212,8 @@ impl Keys {
             }
         }
         self.live.own_keys(place.keys(), cx.now.mono);
-        if let Some(node) = self.tree.get_mut(ino) {
-            if let Way::Staged { stage, .. } = &way {
-                node.stage = Some(stage.clone());
-            }
+        if let (Way::Staged { stage, .. }, Some(node)) = (&way, self.tree.get_mut(ino)) {
+            node.stage = Some(stage.clone());
         }
         let mode = match way {
             Way::Direct(_) => Mode::Atomic,

@@ -15,7 +15,7 @@ use crate::layout::{self, Epoch, Listed, Outcome, Step};
 use crate::op::{Attr, Kind, Name};
 
 use super::facts::{Seen, ask_name, first, stat};
-use super::name::{NAME_MAX, Reading, SELF_NAME};
+use super::name::{Reading, SELF_NAME};
 use super::place::{Place, side_key};
 use super::record::{Record, SELF_FIELD};
 use super::tree::What;
@@ -524,23 +524,31 @@ impl Keys {
             if after.is_some_and(|after| field <= after) {
                 continue;
             }
-            let shadowed = it[3].as_int() == Some(1);
             let full = naming.full_field(component, field);
+            // The key that has this very name. The script tried what it is nearly always; where
+            // the two differ, the index knows the key and takes it for no hash.
+            let rival = naming.component_of(&full);
+            let usual = [component, b".", field].concat() == rival;
+            let shadowed = match usual {
+                true => it[3].as_int() == Some(1),
+                false => {
+                    rival != component
+                        && self.index.contains_key(&[&page.prefix[..], &rival].concat())
+                }
+            };
             let encoded = if shadowed {
                 naming.encode_shadowed(component, field)
             } else {
                 naming.encode_field(component, field)
             };
             let name = Name::from(encoded);
-            // A directory of the same name shows the value inside.
-            if let Reading::Plain { component, .. } = naming.decode(name.as_bytes())
-                && self.index.is_dir(&self.below(&page.prefix, &component))
-            {
-                continue;
-            }
-            if full.len() > NAME_MAX {
+            if let Reading::Shortened(_) = naming.decode(name.as_bytes()) {
                 let long = (component.to_vec(), field.to_vec());
                 self.long_fields.insert((page.dir, name.clone()), long);
+            }
+            // A directory of the same name shows the value inside.
+            if !shadowed && self.index.is_dir(&self.below(&page.prefix, &rival)) {
+                continue;
             }
             // The script looked up the record by the plain name.
             let prefix = naming.full_field(component, b"");

@@ -45,6 +45,8 @@ pub(super) struct Live {
     /// The push lane is up; whether pushes come on it.
     link: Option<bool>,
     scan: Option<Scan>,
+    /// Scans so far.
+    scans: u64,
     /// Keys in the database, for progress.
     total: Option<u64>,
     /// Keys and side hashes to look at anew.
@@ -78,6 +80,8 @@ struct Scan {
     /// What was learnt of otherwise meanwhile: replies on the way may be older than that.
     touched: BTreeSet<Vec<u8>>,
     in_flight: bool,
+    /// Tells replies to its own steps from those to a scan that it took the place of.
+    number: u64,
     started: Mono,
     /// Pushes were missed before it: when it is done nothing known before is believed.
     recovers: bool,
@@ -90,6 +94,8 @@ pub enum Task {
     Scan {
         /// `DBSIZE` is asked along.
         first: bool,
+        /// The scan that this is a step of.
+        number: u64,
     },
     /// `TYPE` of each key; `EXISTS` and the version of each side hash.
     Refresh {
@@ -431,14 +437,14 @@ impl Keys {
     pub(super) fn start_scan(&mut self, cx: &mut Cx<Redis>) {
         let recovers = self.live.link == Some(true) && self.live.ready;
         let index = Index::new(self.options.naming.delimiter(), &self.options.prefix);
-        let in_flight = self.live.scan.as_ref().is_some_and(|scan| scan.in_flight);
+        self.live.scans += 1;
         self.live.scan = Some(Scan {
-            // A reply to the scan before may still come; see `scanned`.
             cursor: Bytes::from_static(b"0"),
             reserved: false,
             index,
             touched: BTreeSet::new(),
-            in_flight,
+            in_flight: false,
+            number: self.live.scans,
             started: cx.now.mono,
             recovers,
         });
@@ -465,7 +471,7 @@ impl Keys {
         if first {
             commands.push(Command::plain(["DBSIZE"]));
         }
-        Some((commands, Task::Scan { first }))
+        Some((commands, Task::Scan { first, number: scan.number }))
     }
 
     fn refresh_step(&mut self) -> Option<(Vec<Command>, Task)> {
@@ -536,7 +542,7 @@ impl Keys {
         cx: &mut Cx<Redis>,
     ) -> Step<Self> {
         match task {
-            Task::Scan { first } => self.scanned(first, replies, cx),
+            Task::Scan { first, number } => self.scanned(first, number, replies, cx),
             Task::Refresh { keys, sides } => {
                 self.live.refreshing = false;
                 let (types, rest) = replies.split_at_checked(keys.len()).unwrap_or_default();
@@ -558,12 +564,21 @@ impl Keys {
         }
     }
 
-    fn scanned(&mut self, first: bool, replies: &[Reply], cx: &mut Cx<Redis>) -> Step<Self> {
+    fn scanned(
+        &mut self,
+        first: bool,
+        number: u64,
+        replies: &[Reply],
+        cx: &mut Cx<Redis>,
+    ) -> Step<Self> {
         if first {
             self.live.total = replies.get(1).and_then(Reply::as_int).map(|n| n.max(0) as u64);
         }
         let delimiter = self.options.naming.delimiter();
-        let Some(scan) = &mut self.live.scan else { return Step::Done(Outcome::Done) };
+        // A step of a scan that was begun anew meanwhile says nothing about this one.
+        let Some(scan) = self.live.scan.as_mut().filter(|scan| scan.number == number) else {
+            return Step::Done(Outcome::Done);
+        };
         scan.in_flight = false;
         if let Some(line) = replies.first().and_then(Reply::as_error) {
             let failure = self.refused(line, "building the index");

@@ -149,22 +149,18 @@ impl Keys {
                 string: false,
             }),
             Reading::Shortened(short) => {
-                if let Some((component, field)) = self.long_fields.get(&(dir, name.clone())) {
-                    return Some(Place {
-                        full: None,
-                        bare: Some(key(component)),
-                        field: Bytes::copy_from_slice(field),
-                        dir: None,
-                        string: false,
-                    });
+                // As with any name it can be both, and both may be there.
+                let component = self.find_long(prefix, name.as_bytes(), &short.prefix);
+                let field = self.long_fields.get(&(dir, name.clone()));
+                if component.is_none() && field.is_none() {
+                    return None;
                 }
-                let component = self.find_long(prefix, name.as_bytes(), &short.prefix)?;
                 Some(Place {
-                    full: Some(key(&component)),
-                    bare: None,
-                    field: Bytes::new(),
-                    dir: Some(below(&component)),
-                    string: true,
+                    full: component.as_deref().map(key),
+                    bare: field.map(|(component, _)| key(component)),
+                    field: field.map_or_else(Bytes::new, |(_, it)| Bytes::copy_from_slice(it)),
+                    dir: component.as_deref().map(below),
+                    string: component.is_some(),
                 })
             }
             Reading::Nothing => None,
