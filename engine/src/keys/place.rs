@@ -25,6 +25,12 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// The two keys as scripts take them.
+    pub(super) fn both_keys(&self) -> [Bytes; 2] {
+        let or_none = |key: &Option<Bytes>| key.clone().unwrap_or(Bytes::from_static(RESERVED));
+        [or_none(&self.full), or_none(&self.bare)]
+    }
+
     /// The keys that can hold the value.
     pub(super) fn keys(&self) -> impl Iterator<Item = &Bytes> {
         self.full.iter().chain(&self.bare)

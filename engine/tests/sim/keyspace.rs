@@ -24,7 +24,12 @@ fn words(world: &mut World, words: &[&[u8]]) -> Reply {
 
 fn list(reply: &Reply) -> Vec<Vec<u8>> {
     let items = reply.as_array().unwrap().iter();
-    items.map(|item| item.as_bytes().unwrap().to_vec()).collect()
+    // Members come with their scores as pairs.
+    let flat = items.flat_map(|item| match item.as_array() {
+        Some(_) => list(item),
+        None => vec![item.as_bytes().unwrap().to_vec()],
+    });
+    flat.collect()
 }
 
 /// The text of a list, set or sorted set.

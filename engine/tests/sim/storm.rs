@@ -82,14 +82,15 @@ fn in_a_storm(stage: &Stage, steps: &[Step]) -> Option<String> {
             if !world.notices(0)[said..].iter().any(|notice| gave_up(&notice.text)) {
                 return Some(format!("step {n}: EIO, and nobody gave up"));
             }
-            model = match one_of_two(&mut world, op, before, model) {
+            model = match one_of_two(&mut world, before, model) {
                 Ok(model) => model,
                 Err(why) => return Some(format!("step {n}: {why}")),
             };
+            (judge, dirty) = (Judge::default(), BTreeSet::new());
             continue;
         }
         if let Err(why) = judge.judge(op, &should, &is) {
-            return Some(format!("step {n}: {why}; {:?}", world.notices(0).last()));
+            return Some(format!("step {n}, {op:?}: {why}; {:?}", world.notices(0).last()));
         }
         if (n + 1) % stage.every == 0 {
             let mut should = model.tree();
@@ -106,15 +107,15 @@ fn in_a_storm(stage: &Stage, steps: &[Step]) -> Option<String> {
 /// Which of the two an operation of unknown fate has come to.
 fn one_of_two(
     world: &mut World,
-    op: &Op,
     mut before: Model,
     mut after: Model,
 ) -> Result<Model, String> {
-    // Whatever was in the slot is closed, and what was to be there is not open.
-    if let Op::Open { slot, .. } | Op::OpenDir { slot, .. } | Op::Close { slot } = op {
-        before.apply(&Op::Close { slot: *slot }, Wall(0));
-        after.apply(&Op::Close { slot: *slot }, Wall(0));
-    }
+    // What lost its last name in an operation of unknown fate cannot be found again by those who
+    // have it open.
+    world.settle();
+    world.fs(0).close_all();
+    close_all(&mut before);
+    close_all(&mut after);
     let is = look(world);
     let differs = |model: &Model| {
         let mut should = model.tree();
