@@ -427,7 +427,7 @@ impl World {
         let wires = self.mounts.iter().flat_map(|mount| mount.wires.values());
         wires.filter_map(|wire| match wire.back_at {
             Some(at) => Some(at),
-            None => wire.is_busy().then_some(wire.still_until),
+            None => (wire.still_until > self.now.mono).then_some(wire.still_until),
         })
     }
 

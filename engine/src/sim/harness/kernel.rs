@@ -668,7 +668,10 @@ impl Executor for Fs<'_> {
     fn tree(&mut self) -> BTreeMap<Path, Summary> {
         match self.try_tree() {
             Ok(tree) => tree,
-            Err((path, errno)) => panic!("{path} cannot be read: {errno}"),
+            Err((path, errno)) => {
+                let said = self.world.notices(self.at).last();
+                panic!("{path} cannot be read: {errno}; {said:?}")
+            }
         }
     }
 }
