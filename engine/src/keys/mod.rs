@@ -187,7 +187,10 @@ impl Keys {
             "NOPERM" => Errno::EACCES,
             "WRONGTYPE" => Errno::EIO,
             _ if line.contains("OOM command not allowed") => Errno::ENOSPC,
-            _ if line.contains("no permissions") || line.contains("has no permission") => {
+            _ if line.contains("no permissions")
+                || line.contains("has no permission")
+                || line.contains("user executing the script can't") =>
+            {
                 Errno::EACCES
             }
             _ if line.contains("read only replica") => Errno::EROFS,
