@@ -53,7 +53,7 @@ impl<L: Layout> Engine<L> {
 
     fn dispatch(&mut self, batch: InFlightBatch<L>) {
         let lane = batch.work.lane;
-        if self.links.get(&lane) != Some(&true) {
+        if self.links.get(&lane) != Some(&None) {
             self.stalled.entry(lane).or_default().push(batch);
             return;
         }

@@ -40,6 +40,9 @@ use files::File;
 use listing::{DirHandle, Listing};
 use txn::Txn;
 
+/// How long a request waits for a server that has been away for longer than the timeout.
+const HOPELESS: Duration = Duration::from_secs(1);
+
 /// What is in progress, for hang reports and status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InFlight {
@@ -147,7 +150,8 @@ pub struct Engine<L: Layout> {
     next_batch: u64,
     /// Batches that a lost connection gave back, in the order in which they were submitted.
     stalled: BTreeMap<Lane, Vec<InFlightBatch<L>>>,
-    links: BTreeMap<Lane, bool>,
+    /// Lanes that were up once: since when they are down, or that they are not.
+    links: BTreeMap<Lane, Option<Mono>>,
     attached: bool,
     /// Why there was no connection before anybody asked for one.
     unreachable: Option<String>,
@@ -278,7 +282,7 @@ impl<L: Layout> Engine<L> {
         let deadline = match request {
             // The driver decides how long to wait for the first connection.
             Request::Attach => Mono::NEVER,
-            _ => self.cx.now.mono.after(self.cx.config.op_timeout),
+            _ => self.cx.now.mono.after(self.patience()),
         };
         if deadline != Mono::NEVER {
             self.timers.insert((deadline, Timer::Deadline(id)));
@@ -373,7 +377,7 @@ impl<L: Layout> Engine<L> {
         self.layout.link(lane, &link, &mut self.cx);
         let (reason, level) = match link {
             Link::Up { .. } => {
-                self.links.insert(lane, true);
+                self.links.insert(lane, None);
                 self.said_of_links.clear();
                 self.resubmit_stalled(lane);
                 return;
@@ -381,17 +385,34 @@ impl<L: Layout> Engine<L> {
             Link::Down(reason) => (reason, Level::Warn),
             Link::Refused(reason) => (reason, Level::Error),
         };
-        let was = self.links.insert(lane, false);
+        let was = self.lane_down(lane);
         if !self.attached {
             // Who has just asked to mount would rather know than wait; a mount that was there
             // waits for its server to come back.
             if !self.refuse_attach(&reason) {
                 self.unreachable.get_or_insert(reason);
             }
-        } else if (was != Some(false) || level == Level::Error) && self.said_of_links != reason {
+        } else if (was == Some(None) || level == Level::Error) && self.said_of_links != reason {
             self.said_of_links.clone_from(&reason);
             self.cx.notice(level, reason);
         }
+    }
+
+    /// Remembers since when a lane is down. Returns what was known of it before.
+    fn lane_down(&mut self, lane: Lane) -> Option<Option<Mono>> {
+        let was = self.links.get(&lane).copied();
+        let since = was.flatten().unwrap_or(self.cx.now.mono);
+        self.links.insert(lane, Some(since));
+        was
+    }
+
+    /// How long a request may take: while the server has been away for longer than that already,
+    /// there is little hope, and a program with many requests must not wait for each.
+    fn patience(&self) -> Duration {
+        let timeout = self.cx.config.op_timeout;
+        let hopeless =
+            self.links.values().flatten().any(|since| self.cx.now.mono.since(*since) >= timeout);
+        if hopeless { timeout.min(HOPELESS) } else { timeout }
     }
 
     /// Answers a waiting `Attach` with why there is no connection. Returns whether there was one.
@@ -493,7 +514,7 @@ impl<L: Layout> Engine<L> {
         let text = alloc::format!(
             "{} gave up after {} s waiting for {}",
             op.request.summary(),
-            self.cx.config.op_timeout.as_secs(),
+            self.cx.now.mono.since(op.started).as_secs(),
             op.state.waits_for(),
         );
         self.cx.notice(Level::Error, text);

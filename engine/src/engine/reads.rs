@@ -236,7 +236,9 @@ impl<L: Layout> Engine<L> {
         let got = data.bytes.slice(skip..);
         let got = got.slice(..got.len().min(size as usize));
         let file = self.files.get(&ino);
-        let over = file.filter(|it| it.touches(offset, offset + size));
+        let over = file.filter(|it| {
+            it.touches(offset, offset + size) || it.dirty_end() > offset + got.len() as u64
+        });
         let Some(file) = over else { return got };
         let end = (offset + size).min(file.dirty_end().max(offset + got.len() as u64));
         let mut whole = alloc::vec![0; (end - offset) as usize];
@@ -247,9 +249,13 @@ impl<L: Layout> Engine<L> {
 
     /// The range from blocks and what is not on the server yet; short at the end of the file.
     fn compose(&self, ino: Ino, offset: u64, end: u64) -> Bytes {
+        if offset >= end {
+            return Bytes::new();
+        }
         let block = u64::from(self.cx.config.block_bytes);
         let Some(file) = self.files.get(&ino) else { return Bytes::new() };
-        let dirty = file.touches(offset, end);
+        // Even what is written behind the range reveals that there are zeros in it.
+        let dirty = file.dirty_end() > offset;
         if !dirty && offset / block == (end - 1) / block {
             let Some(bytes) = file.blocks.get(&(offset / block)) else { return Bytes::new() };
             let from = ((offset % block) as usize).min(bytes.len());

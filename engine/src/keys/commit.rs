@@ -321,7 +321,7 @@ impl Keys {
         Ok(xattr_key(&prefix, node.name.as_bytes()))
     }
 
-    fn lower_change(
+    pub(super) fn lower_change(
         &self,
         change: &Change,
         held: bool,
@@ -356,14 +356,16 @@ impl Keys {
             }
             Change::SetAttr { ino, patch } => self.lower_setattr(*ino, patch, program)?,
             Change::Touch { dir, at, .. } => {
-                let prefix = self.dir_prefix(*dir).unwrap_or_default();
-                if self.stores_records() && self.index.contains_side(&prefix) {
+                // The directory has a record, or a step before this one marks it with one.
+                if self.stores_records()
+                    && let Some(prefix) = self.dir_prefix(*dir)
+                {
                     let side = program.side(&prefix);
                     let at = Bytes::from(format!("{}", at.0));
                     program.changes.extend([word("touch"), side, at]);
                 }
             }
-            Change::Xattr { ino, name, value, .. } => {
+            Change::Xattr { ino, name, value, at } => {
                 let x = self.xattrs_of(*ino)?;
                 let x = program.key(Some(x));
                 match value {
@@ -373,6 +375,7 @@ impl Keys {
                     }
                     None => program.changes.extend([word("xdel"), x, name_bytes(name)]),
                 }
+                self.lower_setattr(*ino, &status_changed(*at), program)?;
             }
             // Neither is among the capabilities of this layout.
             Change::Link { .. } | Change::Exchange { .. } => return Err(errno(Errno::EPERM)),
@@ -686,10 +689,11 @@ impl Keys {
                 }
                 Change::SetAttr { ino, patch } => self.applied_setattr(*ino, patch),
                 Change::Touch { dir, at, .. } => self.applied_touch(*dir, *at),
-                Change::Xattr { ino, value, .. } => {
+                Change::Xattr { ino, value, at, .. } => {
                     if let (Ok(key), Some(_)) = (self.xattrs_of(*ino), value) {
                         self.index_xattrs(&key, true);
                     }
+                    self.applied_setattr(*ino, &status_changed(*at));
                 }
                 Change::Link { .. } | Change::Exchange { .. } => {}
             }
@@ -804,6 +808,10 @@ impl Keys {
         let Some(node) = self.tree.get_mut(ino) else { return };
         patch.apply_to(&mut node.attr);
         node.has_record |= is_explicit(patch);
+        // Whatever has its name now is another file.
+        if node.detached {
+            return;
+        }
         let (what, parent, name, attr) = (node.what, node.parent, node.name.clone(), node.attr);
         let Some(prefix) = (match what {
             What::Dir => self.dir_prefix(ino),
@@ -842,6 +850,11 @@ fn renamed_dir(plan: &Plan) -> Option<((Ino, Name), (Ino, Name))> {
         }
         _ => None,
     })
+}
+
+/// What a change of extended attributes does to the others.
+fn status_changed(at: Wall) -> Patch {
+    Patch { ctime: Some(at), ..Patch::default() }
 }
 
 /// Somebody set these values; they do not just follow from another change.

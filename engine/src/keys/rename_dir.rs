@@ -91,6 +91,11 @@ impl Keys {
         if stored && dir != Ino::ROOT {
             self.mark_dir(dir, &mut program);
         }
+        for change in plan.changes.iter().filter(|it| matches!(it, Change::Touch { .. })) {
+            if let Err(failure) = self.lower_change(change, false, token, &mut program) {
+                return Step::Fail(failure);
+            }
+        }
         let stage = if pairs.len() <= self.options.tree_keys {
             self.push_tree(&pairs, &from.full, target_side, &mut program);
             Stage::Whole

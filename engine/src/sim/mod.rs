@@ -4,6 +4,7 @@
 //! printed and stepped like the engine itself.
 
 pub mod generate;
+pub mod harness;
 pub mod model;
 pub mod ops;
 pub mod redis;

@@ -98,6 +98,10 @@ local function mark_written(side, name, at)
   if side == '' then return -1 end
   local record = call('HGET', side, name)
   if not record then return -1 end
-  call('HSET', side, name, patch(record, { [6] = at, [7] = at }))
+  -- The status may have been changed after the write.
+  local changed = string.match(record, '^%S+ %S+ %S+ %S+ %S+ %S+ (%S+)')
+  local times = { [6] = at }
+  if (tonumber(changed or '') or 0) < tonumber(at) then times[7] = at end
+  call('HSET', side, name, patch(record, times))
   return bump(side)
 end

@@ -145,7 +145,13 @@ fn mark_written(
         return Ok(-1);
     }
     let Reply::Bulk(record) = s.redis("HGET", &[side, name])? else { return Ok(-1) };
-    let record = patch(&record, &[(6, mtime.clone()), (7, mtime.clone())])?;
+    // Lua compares as floating point.
+    let number = |text: &[u8]| core::str::from_utf8(text).ok()?.parse::<f64>().ok();
+    let changed = record.split(|byte| *byte == b' ').nth(6).and_then(number).unwrap_or(0.0);
+    let at = number(mtime).ok_or_else(|| malformed("not a number"))?;
+    let ctime = (changed < at).then(|| (7, mtime.clone()));
+    let times: Vec<(i64, Bytes)> = core::iter::once((6, mtime.clone())).chain(ctime).collect();
+    let record = patch(&record, &times)?;
     s.redis("HSET", &[side, name, &record])?;
     s.bump(side)
 }
