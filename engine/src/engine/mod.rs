@@ -369,6 +369,9 @@ impl<L: Layout> Engine<L> {
             None => false,
         };
         if give_up {
+            self.parked.retain(|it| *it != id);
+            self.write_room.retain(|it| *it != id);
+            self.abandon_batches_of(id);
             self.finish(id, Err(Errno::EINTR));
         }
     }

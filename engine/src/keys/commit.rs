@@ -19,7 +19,7 @@ use crate::time::Wall;
 use super::place::{Place, orphan_key, session_key, side_key, xattr_key};
 use super::record::{self, Record, SELF_FIELD};
 use super::tree::What;
-use super::{ECHO_WINDOW, Keys, ORPHAN_LEASE, TOKEN_LEASE, TOKEN_SLOTS, Ticket, scripts};
+use super::{Keys, ORPHAN_LEASE, TOKEN_LEASE, TOKEN_SLOTS, Ticket, scripts};
 
 /// A plan on its way to the server.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub struct Committing {
     sides: Vec<(usize, Vec<u8>)>,
     /// What each letter of the script's `places` is about, in order.
     letters: Vec<(Way, Place)>,
+    /// The keys it may change.
+    keys: Args,
 }
 
 /// Which way a value went at a place.
@@ -133,20 +135,27 @@ impl Keys {
             return self.start_rename_dir(plan, from, to, token, cx);
         }
         match self.lower(plan, token) {
-            Ok(Some(program)) => self.send_program(plan.clone(), program, token),
+            Ok(Some(program)) => self.send_program(plan.clone(), program, token, cx),
             Ok(None) => Step::Done(Outcome::Conflict),
             Err(failure) => Step::Fail(failure),
         }
     }
 
-    fn send_program(&mut self, plan: Plan, program: Program, token: Token) -> Step<Self> {
-        let committing =
-            Committing { sides: program.sides.clone(), letters: program.letters.clone(), plan };
+    fn send_program(
+        &mut self,
+        plan: Plan,
+        program: Program,
+        token: Token,
+        cx: &Cx<Redis>,
+    ) -> Step<Self> {
+        let (sides, letters) = (program.sides.clone(), program.letters.clone());
+        let committing = Committing { sides, letters, plan, keys: program.keys.clone() };
         if program.checks.is_empty() && program.changes.is_empty() {
             // Nothing of it is kept on the server.
             self.apply(&committing.plan, &committing.letters, "");
             return Step::Done(Outcome::Applied(Facts::new()));
         }
+        self.live.own_keys(&committing.keys, cx.now.mono);
         let once = committing.plan.once;
         let command = program.command(token, once);
         let ticket = Ticket::Commit(Box::new(committing));
@@ -630,16 +639,7 @@ impl Keys {
             }
             _ => return Step::Fail(self.odd("commit", reply)),
         }
-        for change in &committing.plan.changes {
-            let ino = match change {
-                Change::Create { attr, .. } => attr.ino,
-                Change::Rename { ino, .. } | Change::SetAttr { ino, .. } => *ino,
-                _ => continue,
-            };
-            if let Some(node) = self.tree.get_mut(ino) {
-                node.own_until = cx.now.mono.after(ECHO_WINDOW);
-            }
-        }
+        self.live.own_keys(&committing.keys, cx.now.mono);
         Step::Done(Outcome::Applied(Facts::new()))
     }
 
@@ -754,7 +754,11 @@ impl Keys {
             }
             self.keep_dir(dir, &spot.prefix);
         }
-        self.tree.detach(dir, name);
+        if kind == Kind::Dir {
+            self.tree.remove_dir(dir, name);
+        } else {
+            self.tree.detach(dir, name);
+        }
         let session = self.live.session();
         if held
             && let Some(node) = self.tree.get_mut(ino)

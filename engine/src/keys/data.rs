@@ -16,7 +16,7 @@ use crate::layout::{Data, Failure, Outcome, Step, Work, WriteOut};
 
 use super::place::{Place, side_key, stage_key};
 use super::tree::What;
-use super::{ECHO_WINDOW, Keys, ORPHAN_LEASE, Ticket, scripts};
+use super::{Keys, ORPHAN_LEASE, Ticket, scripts};
 
 /// A range on its way here.
 #[derive(Clone, Debug)]
@@ -211,11 +211,9 @@ impl Keys {
                 self.live.keep_orphan(stage.clone());
             }
         }
-        if let Some(node) = self.tree.get_mut(ino) {
-            node.own_until = cx.now.mono.after(ECHO_WINDOW);
-            if let Way::Staged { stage, .. } = &way {
-                node.stage = Some(stage.clone());
-            }
+        self.live.own_keys(place.keys(), cx.now.mono);
+        if let (Way::Staged { stage, .. }, Some(node)) = (&way, self.tree.get_mut(ino)) {
+            node.stage = Some(stage.clone());
         }
         let mode = match way {
             Way::Direct(_) => Mode::Atomic,
@@ -322,9 +320,9 @@ impl Keys {
             // It may have been gone, and made again.
             self.live.refresh_place(&writing.place);
         }
+        self.live.own_keys(writing.place.keys(), cx.now.mono);
         let mut spent = None;
         if let Some(node) = self.tree.get_mut(ino) {
-            node.own_until = cx.now.mono.after(ECHO_WINDOW);
             node.attr.size = size;
             node.attr.mtime = writing.mtime;
             node.attr.ctime = node.attr.ctime.max(writing.mtime);

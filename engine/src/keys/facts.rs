@@ -124,6 +124,11 @@ impl Keys {
     /// Facts that need no server.
     fn fact_at_hand(&self, want: &Want) -> Option<Fact> {
         match want {
+            // A directory removed here, in which somebody stands.
+            Want::Attr(ino) => {
+                let node = self.tree.get(*ino).filter(|it| it.detached && it.attr.nlink == 0)?;
+                (node.what == What::Dir).then_some(Fact::Attr(Some(node.attr)))
+            }
             Want::FreshIno(dir, name) => {
                 let prefix = self.dir_prefix(*dir)?;
                 Some(Fact::FreshIno(self.tree.fresh_ino(&prefix, name.as_bytes())))

@@ -22,12 +22,14 @@ use crate::time::{Duration, Mono};
 use super::index::Index;
 use super::place::{Place, renames_key, side_key};
 use super::tree::What;
-use super::{Keys, ORPHAN_LEASE, RESERVED, Ticket};
+use super::{ECHO_WINDOW, Keys, ORPHAN_LEASE, RESERVED, Ticket};
 
 /// Keys a SCAN step looks at: 0.4 ms of the server's time.
 const SCAN_COUNT: &str = "1000";
 /// Keys that are looked at anew in one batch.
 const REFRESH_KEYS: usize = 512;
+/// Keys just written here that are remembered; an echo of more counts as a foreign change.
+const OWN_KEYS: usize = 16_384;
 /// How often a server without pushes is scanned, at the most.
 const RESCAN_EVERY: Duration = Duration::from_secs(2);
 /// A scan takes at most this share of the time between scans.
@@ -57,6 +59,9 @@ pub(super) struct Live {
     dropped: Epoch,
     orphans: BTreeSet<Bytes>,
     dropped_orphans: Vec<Bytes>,
+    /// Until when an invalidation of a key is most likely the echo of a write of ours. By key: all
+    /// fields of a hash are told of as one.
+    own: BTreeMap<Bytes, Mono>,
     next_heartbeat: Option<Mono>,
     next_scan: Option<Mono>,
     renames_checked: bool,
@@ -133,6 +138,23 @@ impl Live {
 
     pub(super) fn session(&self) -> u64 {
         self.session
+    }
+
+    /// These keys are being written here, or just were.
+    pub(super) fn own_keys<'a>(&mut self, keys: impl IntoIterator<Item = &'a Bytes>, now: Mono) {
+        let until = now.after(ECHO_WINDOW);
+        for key in keys.into_iter().filter(|key| !key.is_empty() && !key.starts_with(RESERVED)) {
+            if self.own.len() >= OWN_KEYS {
+                self.own.retain(|_, until| *until > now);
+            }
+            if self.own.len() < OWN_KEYS {
+                self.own.insert(key.clone(), until);
+            }
+        }
+    }
+
+    fn is_own(&self, key: &[u8], now: Mono) -> bool {
+        self.own.get(key).is_some_and(|until| now < *until)
     }
 
     pub(super) fn keep_orphan(&mut self, key: Bytes) {
@@ -293,6 +315,7 @@ impl Keys {
             return;
         }
         self.live.keys.insert(key.to_vec());
+        let echo = self.live.is_own(key, cx.now.mono);
         let epoch = self.epoch;
         let Some((dir, names)) = self.names_of(key) else { return };
         if let Some(node) = self.tree.get_mut(dir) {
@@ -302,7 +325,6 @@ impl Keys {
             cx.forget_entry(parent, &name);
             let Some(node) = ino.and_then(|ino| self.tree.get_mut(ino)) else { continue };
             node.tainted = epoch;
-            let echo = cx.now.mono < node.own_until;
             if !echo && node.what != What::Dir {
                 node.attr.mtime = cx.now.wall;
                 node.attr.ctime = cx.now.wall;

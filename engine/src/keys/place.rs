@@ -25,6 +25,11 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// The keys that can hold the value.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &Bytes> {
+        self.full.iter().chain(&self.bare)
+    }
+
     /// What the scripts call the wish.
     pub(super) fn wish(&self) -> &'static str {
         if self.string { "s" } else { "f" }

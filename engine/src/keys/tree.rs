@@ -55,8 +55,6 @@ pub(super) struct Node {
     pub(super) stage: Option<Bytes>,
     /// It has a record on the server.
     pub(super) has_record: bool,
-    /// Written by this mount until then: an invalidation is most likely the echo of that.
-    pub(super) own_until: Mono,
     /// Of a directory.
     children: BTreeMap<Name, Ino>,
     /// Of a directory: the last invalidation that was about a name in it.
@@ -173,8 +171,22 @@ impl Tree {
         Some(ino)
     }
 
+    /// As `detach`, of a directory that is removed: who stands in it sees that.
+    pub(super) fn remove_dir(&mut self, dir: Ino, name: &Name) {
+        if let Some(ino) = self.detach(dir, name)
+            && let Some(node) = self.nodes.get_mut(&ino)
+        {
+            node.attr.nlink = 0;
+        }
+    }
+
     pub(super) fn rename(&mut self, dir: Ino, name: &Name, to_dir: Ino, to_name: &Name) {
-        self.detach(to_dir, to_name);
+        let is_dir = |ino| self.nodes.get(&ino).is_some_and(|node| node.what == What::Dir);
+        if self.child(to_dir, to_name).is_some_and(is_dir) {
+            self.remove_dir(to_dir, to_name);
+        } else {
+            self.detach(to_dir, to_name);
+        }
         let Some(ino) = self.nodes.get_mut(&dir).and_then(|node| node.children.remove(name)) else {
             return;
         };
@@ -248,7 +260,6 @@ impl Node {
             orphan: None,
             stage: None,
             has_record: false,
-            own_until: Mono(0),
             children: BTreeMap::new(),
             children_tainted: Epoch(0),
             side_tainted: Epoch(0),
