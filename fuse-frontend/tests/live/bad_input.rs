@@ -369,14 +369,16 @@ fn a_full_server_says_enospc_and_rm_still_works() {
 
 #[test]
 fn no_password_is_shown_anywhere() {
-    let server = Server::with(&["--requirepass", "s3cret"]);
+    // Not that of other tests, whose commands run at the same time.
+    const SECRET: &str = "hushhush";
+    let server = Server::with(&["--requirepass", SECRET]);
     let url = |user: &str| format!("redis://{user}127.0.0.1:{}/0", server.port());
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("pw");
-    fs::write(&file, "s3cret\n").unwrap();
+    fs::write(&file, format!("{SECRET}\n")).unwrap();
     let given = [
-        (url(":s3cret@"), vec![], vec![]),
-        (url(""), vec![], vec![("DBMOUNT_PASSWORD", "s3cret")]),
+        (url(&format!(":{SECRET}@")), vec![], vec![]),
+        (url(""), vec![], vec![("DBMOUNT_PASSWORD", SECRET)]),
         (url(""), vec!["--password-file", file.to_str().unwrap()], vec![]),
     ];
     for (source, more, variables) in given {
@@ -394,21 +396,22 @@ fn no_password_is_shown_anywhere() {
                 for what in ["cmdline", "environ"] {
                     let shown = fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
                     let shown = String::from_utf8_lossy(&shown);
-                    assert!(!shown.contains("s3cret"), "/proc/{pid}/{what}: {shown}");
+                    assert!(!shown.contains(SECRET), "/proc/{pid}/{what}: {shown}");
                 }
             }
         }
         let ps = run(std::process::Command::new("ps").args(["axww", "-o", "args"])).ok();
         let ours = ps.lines().filter(|line| line.contains("dbmount"));
-        assert_eq!(ours.filter(|line| line.contains("s3cret")).count(), 0, "{ps}");
-        assert!(!fs::read_to_string("/proc/mounts").unwrap().contains("s3cret"));
-        assert!(!mount.said().contains("s3cret"), "{}", mount.said());
+        assert_eq!(ours.filter(|line| line.contains(SECRET)).count(), 0, "{ps}");
+        assert!(!fs::read_to_string("/proc/mounts").unwrap().contains(SECRET));
+        assert!(!mount.said().contains(SECRET), "{}", mount.said());
         assert!(Path::new(&format!("/proc/{}", mount.pid())).exists());
         mount.end();
     }
     // Nor in what is said about wrong usage.
-    let ended = run(&mut program(&["mount", &url("u:s3cret@"), "/nonexistent", "--bogus"]));
-    assert!(ended.status == Some(2) && !ended.err.contains("s3cret"), "{ended:?}");
+    let ended =
+        run(&mut program(&["mount", &url(&format!("u:{SECRET}@")), "/nonexistent", "--bogus"]));
+    assert!(ended.status == Some(2) && !ended.err.contains(SECRET), "{ended:?}");
 }
 
 fn pids() -> Vec<u32> {
