@@ -14,7 +14,7 @@ use crate::errno::Errno;
 use crate::id::{Ino, Lane};
 use crate::layout::{Data, Failure, Outcome, Step, Work, WriteOut};
 
-use super::place::{Place, side_key, stage_key};
+use super::place::{Place, or_none, side_key, stage_key};
 use super::tree::What;
 use super::{Keys, ORPHAN_LEASE, Ticket, scripts};
 
@@ -108,7 +108,7 @@ impl Keys {
         let number = |n: u64| Bytes::from(format!("{n}"));
         let script = Command::Script {
             script: &scripts::READ,
-            keys: smallvec![place.full.clone().unwrap_or_default(), place.bare.unwrap_or_default()],
+            keys: smallvec![or_none(place.full.clone()), or_none(place.bare)],
             args: smallvec![place.field, number(offset), number(len)],
         };
         let (command, fallback) = match (what, place.full) {
@@ -162,8 +162,8 @@ impl Keys {
             if self.stores_records() && !name.is_empty() { side_key(&dir) } else { Bytes::new() };
         let size = self.tree.get(ino).map_or(0, |node| node.attr.size);
         let keys = |first: Option<&Bytes>| -> Args {
-            let full = place.full.clone().unwrap_or_default();
-            let bare = place.bare.clone().unwrap_or_default();
+            let full = or_none(place.full.clone());
+            let bare = or_none(place.bare.clone());
             first.cloned().into_iter().chain([full, bare]).collect()
         };
         let mtime = Bytes::from(format!("{}", out.mtime.0));

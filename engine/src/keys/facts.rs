@@ -16,7 +16,7 @@ use crate::layout::{Epoch, Outcome, Step};
 use crate::op::{Attr, Kind, Name, StatFs};
 use crate::time::Duration;
 
-use super::place::{Place, side_key, xattr_key};
+use super::place::{Place, or_none, side_key, xattr_key};
 use super::record::{Record, SELF_FIELD};
 use super::tree::What;
 use super::{Keys, Ticket, scripts};
@@ -200,7 +200,7 @@ impl Keys {
             let prefix = self.dir_prefix(node.parent)?;
             (self.place(node.parent, &node.name)?, xattr_key(&prefix, node.name.as_bytes()))
         };
-        let keys = smallvec![place.full.unwrap_or_default(), place.bare.unwrap_or_default(), x];
+        let keys = smallvec![or_none(place.full), or_none(place.bare), x];
         let mut args: Args = smallvec![place.field];
         args.extend(name.map(|name| Bytes::copy_from_slice(name.as_bytes())));
         let ask = Command::Script { script: &scripts::XATTR, keys, args };

@@ -2,6 +2,13 @@
 -- field `field` of the hash key `bare`. Either may be missing (nil).
 local call = redis.call
 
+-- A key that scripts are given, or nil where this one stands for none: the empty
+-- key is a key like any other.
+local NO_KEY = '.dbmount:-'
+local function some(key)
+  if key ~= NO_KEY then return key end
+end
+
 local function typeof(key)
   if not key then return 'none' end
   return call('TYPE', key).ok

@@ -1,9 +1,9 @@
 -- Puts a staged value where it belongs, in one step for every reader.
--- KEYS: stage, full, bare, side ('' for none). ARGV: field, name, wish, mtime.
+-- KEYS: stage, full, bare (see `some`), side ('' for none). ARGV: field, name, wish, mtime.
 -- Returns as write.lua does; {'lost'} when there is no stage.
 local p = {
-  full = KEYS[2] ~= '' and KEYS[2] or nil,
-  bare = KEYS[3] ~= '' and KEYS[3] or nil,
+  full = some(KEYS[2]),
+  bare = some(KEYS[3]),
   field = ARGV[1],
 }
 local value = call('GET', KEYS[1])

@@ -1,8 +1,8 @@
--- A range of a value. KEYS: full, bare ('' for none). ARGV: field, offset, length.
+-- A range of a value. KEYS: full, bare (see `some`). ARGV: field, offset, length.
 -- Returns the bytes, or nil when there is nothing at the place.
 local p = {
-  full = KEYS[1] ~= '' and KEYS[1] or nil,
-  bare = KEYS[2] ~= '' and KEYS[2] or nil,
+  full = some(KEYS[1]),
+  bare = some(KEYS[2]),
   field = ARGV[1],
 }
 local first, length = tonumber(ARGV[2]), tonumber(ARGV[3])

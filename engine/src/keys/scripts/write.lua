@@ -1,12 +1,12 @@
--- Writes ranges of a value. KEYS: full, bare, side ('' for none).
+-- Writes ranges of a value. KEYS: full, bare (see `some`), side ('' for none).
 -- ARGV: field, name, mode, wish, mtime, limit, then offset and data in turn.
 -- Mode 'w' writes into the value that is there; 'r' replaces it whole, or makes
 -- it, in one step for every reader. TTLs stay.
 -- Returns {'ok', size, version of the side hash or -1}, {'gone'} when there is no
 -- value to write into, {'collection'}, or {'big'}; nothing is written then.
 local p = {
-  full = KEYS[1] ~= '' and KEYS[1] or nil,
-  bare = KEYS[2] ~= '' and KEYS[2] or nil,
+  full = some(KEYS[1]),
+  bare = some(KEYS[2]),
   field = ARGV[1],
 }
 local side, name, mode = KEYS[3], ARGV[2], ARGV[3]

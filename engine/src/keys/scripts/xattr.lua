@@ -1,10 +1,10 @@
--- Extended attributes. KEYS: full, bare, x ('' for none). ARGV: field, then the names
+-- Extended attributes. KEYS: full, bare (see `some`), x ('' for none). ARGV: field, then the names
 -- that are wanted; without a name, all names.
 -- Returns an array of values (nil for an absent one), or of names.
 -- The `user.redis.` ones are made here; the others are fields of the hash x.
 local p = {
-  full = KEYS[1] ~= '' and KEYS[1] or nil,
-  bare = KEYS[2] ~= '' and KEYS[2] or nil,
+  full = some(KEYS[1]),
+  bare = some(KEYS[2]),
   field = ARGV[1],
 }
 local what, t = resolve(p)
