@@ -21,6 +21,8 @@ mod hostile;
 #[cfg(test)]
 mod mount;
 #[cfg(test)]
+mod names;
+#[cfg(test)]
 mod options;
 #[cfg(test)]
 mod resp;
