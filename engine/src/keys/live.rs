@@ -73,6 +73,9 @@ struct Scan {
     /// What was learnt of otherwise meanwhile: replies on the way may be older than that.
     touched: BTreeSet<Vec<u8>>,
     in_flight: bool,
+    /// The reply on its way was asked for by the scan before this one: it goes on from where that
+    /// one was, and what came before is not in this index.
+    outdated: bool,
     started: Mono,
     /// Pushes were missed before it: when it is done nothing known before is believed.
     recovers: bool,
@@ -406,12 +409,12 @@ impl Keys {
         let index = Index::new(self.options.naming.delimiter(), &self.options.prefix);
         let in_flight = self.live.scan.as_ref().is_some_and(|scan| scan.in_flight);
         self.live.scan = Some(Scan {
-            // A reply to the scan before may still come; see `scanned`.
             cursor: Bytes::from_static(b"0"),
             reserved: false,
             index,
             touched: BTreeSet::new(),
             in_flight,
+            outdated: in_flight,
             started: cx.now.mono,
             recovers,
         });
@@ -538,6 +541,9 @@ impl Keys {
         let delimiter = self.options.naming.delimiter();
         let Some(scan) = &mut self.live.scan else { return Step::Done(Outcome::Done) };
         scan.in_flight = false;
+        if core::mem::take(&mut scan.outdated) {
+            return Step::Done(Outcome::Done);
+        }
         if let Some(line) = replies.first().and_then(Reply::as_error) {
             let failure = self.refused(line, "building the index");
             self.live.scan = None;
