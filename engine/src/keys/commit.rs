@@ -310,14 +310,14 @@ impl Keys {
 
     fn spot(&self, dir: Ino, name: &Name) -> Result<Spot, Failure> {
         let prefix = self.dir_prefix(dir).ok_or_else(|| errno(Errno::ENOENT))?;
-        let place = self.place(dir, name).ok_or_else(|| Failure {
-            errno: Errno::EPERM,
-            text: Some(format!(
-                "{}/{name}: this name is reserved, no key can have it",
-                self.describe(dir)
-            )),
-        })?;
+        let place = self.place(dir, name).ok_or_else(|| self.reserved(dir, name))?;
         Ok(Spot { dir, prefix, name: name.clone(), place })
+    }
+
+    fn reserved(&self, dir: Ino, name: &Name) -> Failure {
+        let dir = self.describe(dir);
+        let text = format!("{dir}/{name}: this name is reserved, no key can have it");
+        Failure { errno: Errno::EPERM, text: Some(text) }
     }
 
     fn xattrs_of(&self, ino: Ino) -> Result<Bytes, Failure> {
@@ -343,6 +343,9 @@ impl Keys {
                     return Err(errno(Errno::EPERM));
                 }
                 let spot = self.spot(*dir, name)?;
+                if attr.kind == Kind::Dir && spot.place.dir.is_none() {
+                    return Err(self.reserved(*dir, name));
+                }
                 self.lower_create(&spot, attr, target.as_ref(), program);
             }
             Change::Unlink { dir, name, ino, kind, held, .. } => {

@@ -56,6 +56,8 @@ use tree::{Tree, What};
 
 /// Keys that start with this are dbmount's own and are not shown.
 pub const RESERVED: &[u8] = b".dbmount:";
+/// Stands for no key where a script is given one: the empty key is a key. See `scripts/place.lua`.
+pub(crate) const NO_KEY: &[u8] = b".dbmount:-";
 /// A redis value's default limit (`proto-max-bulk-len`).
 const VALUE_LIMIT: u64 = 512 << 20;
 /// For how long the contents of an unlinked, open file are kept without a sign of life.
@@ -193,7 +195,10 @@ impl Keys {
             "NOPERM" => Errno::EACCES,
             "WRONGTYPE" => Errno::EIO,
             _ if line.contains("OOM command not allowed") => Errno::ENOSPC,
-            _ if line.contains("no permissions") || line.contains("has no permission") => {
+            _ if line.contains("no permissions")
+                || line.contains("has no permission")
+                || line.contains("user executing the script can't") =>
+            {
                 Errno::EACCES
             }
             _ if line.contains("read only replica") => Errno::EROFS,

@@ -8,7 +8,12 @@ use crate::id::Ino;
 use crate::op::Name;
 
 use super::name::Reading;
-use super::{Keys, RESERVED};
+use super::{Keys, NO_KEY, RESERVED};
+
+/// A key for a script that takes [`NO_KEY`].
+pub(super) fn or_none(key: Option<Bytes>) -> Bytes {
+    key.unwrap_or(Bytes::from_static(NO_KEY))
+}
 
 /// The string key and the hash field that a name can stand for. See `scripts/place.lua`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -114,10 +119,12 @@ impl Keys {
     /// can have this name.
     pub(super) fn place(&self, dir: Ino, name: &Name) -> Option<Place> {
         let prefix = self.dir_prefix(dir)?;
-        let place = self.place_in(dir, &prefix, name)?;
+        let mut place = self.place_in(dir, &prefix, name)?;
         let reserved =
             |key: &Option<Bytes>| key.as_ref().is_some_and(|key| key.starts_with(RESERVED));
-        let is_reserved = reserved(&place.full) || reserved(&place.bare) || reserved(&place.dir);
+        let is_reserved = reserved(&place.full) || reserved(&place.bare);
+        // A key may have the name; a directory may not.
+        place.dir = place.dir.filter(|dir| !dir.starts_with(RESERVED));
         (!is_reserved).then_some(place)
     }
 
