@@ -14,7 +14,7 @@ use crate::errno::Errno;
 use crate::id::{Ino, Lane};
 use crate::layout::{Data, Failure, Outcome, Step, Work, WriteOut};
 
-use super::place::{Place, or_none, side_key, stage_key};
+use super::place::{Place, side_key, stage_key};
 use super::tree::What;
 use super::{Keys, ORPHAN_LEASE, Ticket, scripts};
 

@@ -16,7 +16,7 @@ use crate::layout::{Epoch, Outcome, Step};
 use crate::op::{Attr, Kind, Name, StatFs};
 use crate::time::Duration;
 
-use super::place::{Place, or_none, side_key, xattr_key};
+use super::place::{Place, side_key, xattr_key};
 use super::record::{Record, SELF_FIELD};
 use super::tree::What;
 use super::{Keys, Ticket, scripts};

@@ -580,9 +580,6 @@ impl Keys {
             return Step::Done(Outcome::Done);
         };
         scan.in_flight = false;
-        if core::mem::take(&mut scan.outdated) {
-            return Step::Done(Outcome::Done);
-        }
         if let Some(line) = replies.first().and_then(Reply::as_error) {
             let failure = self.refused(line, "building the index");
             self.live.scan = None;

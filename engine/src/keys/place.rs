@@ -8,12 +8,7 @@ use crate::id::Ino;
 use crate::op::Name;
 
 use super::name::Reading;
-use super::{Keys, NO_KEY, RESERVED};
-
-/// A key for a script that takes [`NO_KEY`].
-pub(super) fn or_none(key: Option<Bytes>) -> Bytes {
-    key.unwrap_or(Bytes::from_static(NO_KEY))
-}
+use super::{Keys, RESERVED};
 
 /// The string key and the hash field that a name can stand for. See `scripts/place.lua`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -105,11 +105,7 @@ fn in_a_storm(stage: &Stage, steps: &[Step]) -> Option<String> {
 }
 
 /// Which of the two an operation of unknown fate has come to.
-fn one_of_two(
-    world: &mut World,
-    mut before: Model,
-    mut after: Model,
-) -> Result<Model, String> {
+fn one_of_two(world: &mut World, mut before: Model, mut after: Model) -> Result<Model, String> {
     // What lost its last name in an operation of unknown fate cannot be found again by those who
     // have it open.
     world.settle();
