@@ -772,8 +772,7 @@ impl Keys {
     }
 
     fn name_changed(&mut self, dir: Ino, name: &Name, stays: bool, cx: &mut Cx<Redis>) {
-        let known =
-            if stays { self.tree.child(dir, name) } else { self.tree.detach(dir, name) };
+        let known = if stays { self.tree.child(dir, name) } else { self.tree.detach(dir, name) };
         if let Some(ino) = known {
             cx.invalidate_inode(ino);
         }

@@ -167,6 +167,8 @@ impl World {
     }
 
     fn attach(&mut self, at: usize) {
+        // A mount that finds no server is refused; that is not what is played here.
+        let weather = self.set_weather(Weather { cuts: 0, stalls: 0, ..self.weather });
         for lane in Lane::ALL {
             self.mounts[at].wires.insert(lane, Wire::default());
             self.connect(at, lane);
@@ -175,6 +177,7 @@ impl World {
             Ok(Response::Attached(_)) => {}
             other => panic!("attach: {other:?}"),
         }
+        self.set_weather(weather);
     }
 
     /// The mount will die after so many steps, most likely in the middle of something: from then
