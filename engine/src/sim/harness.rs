@@ -9,6 +9,7 @@
 
 mod kernel;
 mod net;
+mod programs;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
