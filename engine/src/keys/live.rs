@@ -752,7 +752,10 @@ impl Keys {
             if last || was_dir != Some(is_dir) {
                 // A directory that stays one is left alone: programs may stand in it.
                 if was_dir != Some(true) || !is_dir {
-                    self.name_changed(dir, &name, cx);
+                    // A file that is there stays what it is for those who have it open: it may be
+                    // one of ours whose reply was lost.
+                    let stays = last && was_dir == Some(false) && self.index.contains_key(path);
+                    self.name_changed(dir, &name, stays, cx);
                 }
                 return;
             }
@@ -763,8 +766,9 @@ impl Keys {
         }
     }
 
-    fn name_changed(&mut self, dir: Ino, name: &Name, cx: &mut Cx<Redis>) {
-        if let Some(ino) = self.tree.detach(dir, name) {
+    fn name_changed(&mut self, dir: Ino, name: &Name, stays: bool, cx: &mut Cx<Redis>) {
+        let known = if stays { self.tree.child(dir, name) } else { self.tree.detach(dir, name) };
+        if let Some(ino) = known {
             cx.invalidate_inode(ino);
         }
         let epoch = self.epoch;
