@@ -299,6 +299,8 @@ impl Keys {
             }
         };
         let before = self.tree.get(ino).map_or(0, |node| node.attr.size);
+        // A value that was gone may have been made anew as something else.
+        let mut became = None;
         let (size, version) = match last {
             // Of SETRANGE; of the stage script when there were no extents.
             Some(Reply::Int(size)) => (u64::try_from(*size).ok(), -1),
@@ -325,6 +327,11 @@ impl Keys {
                 }
                 let size = answer.get(1).and_then(Reply::as_int);
                 let version = answer.get(2).and_then(Reply::as_int).unwrap_or(-1);
+                became = match answer.get(3).and_then(Reply::as_bytes) {
+                    Some(b"s") => Some(What::String),
+                    Some(b"f") => Some(What::Field),
+                    _ => None,
+                };
                 (size.and_then(|n| u64::try_from(n).ok()), version)
             }
             _ if writing.replace => (Some(0), -1),
@@ -342,6 +349,7 @@ impl Keys {
         self.live.own_keys(writing.place.keys(), cx.now.mono);
         let mut spent = None;
         if let Some(node) = self.tree.get_mut(ino) {
+            node.what = became.unwrap_or(node.what);
             node.attr.size = size;
             node.attr.mtime = writing.mtime;
             node.attr.ctime = node.attr.ctime.max(writing.mtime);
