@@ -303,15 +303,9 @@ impl Keys {
             if let Some(prefix) = own.strip_prefix(b"a:")
                 && prefix.starts_with(&self.options.prefix)
             {
+                // Its version tells exactly whether this is the echo of a change of ours; until it
+                // is known, nothing is dropped, or every create would void its directory.
                 self.live.sides.insert(prefix.to_vec());
-                let epoch = self.epoch;
-                if let Some(dir) = self.find_dir(prefix)
-                    && let Some(node) = self.tree.get_mut(dir)
-                {
-                    node.side_tainted = epoch;
-                    node.tainted = epoch;
-                    node.children_tainted = epoch;
-                }
             } else if own.starts_with(b"x:") {
                 // Only to know that there is one when its directory is renamed; a hash that is
                 // gone does no harm there.
@@ -730,6 +724,7 @@ impl Keys {
         let Some(dir) = self.find_dir(prefix) else { return };
         let epoch = self.epoch;
         if let Some(node) = self.tree.get_mut(dir) {
+            node.tainted = epoch;
             node.side_tainted = epoch;
             node.children_tainted = epoch;
         }

@@ -8,4 +8,4 @@ local what = resolve(p) or room(p, ARGV[3])
 if not what or what == 'c' then return { 'collection' } end
 put_value(p, what, value)
 call('DEL', KEYS[1])
-return { 'ok', #value, mark_written(KEYS[4], ARGV[2], ARGV[4]) }
+return { 'ok', #value, mark_written(KEYS[4], ARGV[2], ARGV[4]), what }
