@@ -12,6 +12,14 @@
 //! | `batches.rs` | batches on their way, faults and re-sending |
 //! | `facts.rs` | leased facts |
 //! | `inodes.rs` | what the kernel holds |
+//!
+//! # Round trips
+//!
+//! How many batches an operation waits for when the kernel has just looked up the names it is
+//! about and nobody has changed anything since, over the keys layout. `tests/sim/round_trips.rs`
+//! counts them, with this table as its data.
+//!
+#![doc = include_str!("round_trips.md")]
 
 mod batches;
 mod cx;
@@ -390,9 +398,10 @@ impl<L: Layout> Engine<L> {
         };
         let was = self.lane_down(lane);
         if !self.attached {
-            // Who has just asked to mount would rather know than wait; a mount that was there
-            // waits for its server to come back.
-            if !self.refuse_attach(&reason) {
+            // Who has just asked to mount would rather know than wait; whoever reached the server
+            // once waits for it to come back.
+            let hopeless = was.is_none() || level == Level::Error;
+            if hopeless && !self.refuse_attach(&reason) {
                 self.unreachable.get_or_insert(reason);
             }
         } else if (was == Some(None) || level == Level::Error) && self.said_of_links != reason {

@@ -207,8 +207,16 @@ impl<L: Layout> Engine<L> {
 
     /// Drops the blocks of the files that were filled longest ago.
     fn bound_blocks(&mut self) {
-        while self.block_bytes > self.cx.config.cache_bytes {
+        for _ in 0..self.block_queue.len() {
+            if self.block_bytes <= self.cx.config.cache_bytes {
+                return;
+            }
             let Some(ino) = self.block_queue.pop_front() else { return };
+            // A reader that waits for more would fetch these again, and then those, for ever.
+            if self.files.get(&ino).is_some_and(|file| !file.readers.is_empty()) {
+                self.block_queue.push_back(ino);
+                continue;
+            }
             if self.block_queue.contains(&ino) && self.block_queue.len() < 64 {
                 continue;
             }

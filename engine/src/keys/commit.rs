@@ -639,6 +639,9 @@ impl Keys {
                 for (_, place) in &committing.letters {
                     self.live.refresh_place(place);
                 }
+                for (_, prefix) in &committing.sides {
+                    self.live.refresh_side(prefix);
+                }
             }
             _ => return Step::Fail(self.odd("commit", reply)),
         }
@@ -799,10 +802,6 @@ impl Keys {
         if self.index.contains_xattrs(&key) {
             self.index_xattrs(&key, false);
             self.index_xattrs(&xattr_key(&to.prefix, to_name.as_bytes()), true);
-        }
-        if self.index.contains_side(&from.prefix) && self.stores_records() {
-            // Its record may have come along.
-            self.live.refresh_side(&to.prefix);
         }
         let is_side = self.tree.child(dir, name).and_then(|ino| self.tree.get(ino));
         if is_side.is_some_and(|node| node.what == What::Side) {

@@ -14,7 +14,7 @@ use crate::errno::Errno;
 use crate::id::{Ino, Lane};
 use crate::layout::{Data, Failure, Outcome, Step, Work, WriteOut};
 
-use super::place::{Place, or_none, side_key, stage_key};
+use super::place::{Place, side_key, stage_key};
 use super::tree::What;
 use super::{Keys, ORPHAN_LEASE, Ticket, scripts};
 
@@ -108,7 +108,7 @@ impl Keys {
         let number = |n: u64| Bytes::from(format!("{n}"));
         let script = Command::Script {
             script: &scripts::READ,
-            keys: smallvec![or_none(place.full.clone()), or_none(place.bare)],
+            keys: place.both_keys().into_iter().collect(),
             args: smallvec![place.field, number(offset), number(len)],
         };
         let (command, fallback) = match (what, place.full) {
@@ -162,9 +162,7 @@ impl Keys {
             if self.stores_records() && !name.is_empty() { side_key(&dir) } else { Bytes::new() };
         let size = self.tree.get(ino).map_or(0, |node| node.attr.size);
         let keys = |first: Option<&Bytes>| -> Args {
-            let full = or_none(place.full.clone());
-            let bare = or_none(place.bare.clone());
-            first.cloned().into_iter().chain([full, bare]).collect()
+            first.cloned().into_iter().chain(place.both_keys()).collect()
         };
         let mtime = Bytes::from(format!("{}", out.mtime.0));
         let wish = Bytes::from_static(place.wish().as_bytes());
@@ -364,7 +362,7 @@ impl Keys {
     /// Keeps the attributes of a file that has no record, for as long as the session lasts.
     pub(super) fn remember_times(&mut self, ino: Ino) {
         let Some(node) = self.tree.get(ino) else { return };
-        if node.detached || node.what == What::Dir {
+        if node.detached || matches!(node.what, What::Dir | What::Side) {
             return;
         }
         let (attr, name) = (node.attr, node.name.clone());

@@ -628,6 +628,14 @@ impl Keys {
         let Some(scan) = self.live.scan.take() else { return };
         let took = cx.now.mono.since(scan.started);
         self.index = scan.index;
+        // A reply that crossed a `FLUSHDB` tells of what was there before.
+        let sides = [RESERVED, b"a:"].concat();
+        for key in &scan.touched {
+            match key.strip_prefix(&sides[..]) {
+                Some(prefix) => self.live.refresh_side(prefix),
+                None => self.live.refresh_key(key),
+            }
+        }
         if !self.live.ready {
             self.live.ready = true;
             cx.wake();

@@ -56,8 +56,6 @@ use tree::{Tree, What};
 
 /// Keys that start with this are dbmount's own and are not shown.
 pub const RESERVED: &[u8] = b".dbmount:";
-/// Stands for no key where a script is given one: the empty key is a key. See `scripts/place.lua`.
-pub(crate) const NO_KEY: &[u8] = b".dbmount:-";
 /// A redis value's default limit (`proto-max-bulk-len`).
 const VALUE_LIMIT: u64 = 512 << 20;
 /// For how long the contents of an unlinked, open file are kept without a sign of life.
@@ -156,6 +154,12 @@ impl Keys {
     #[must_use]
     pub fn keys(&self) -> usize {
         self.index.len()
+    }
+
+    /// How many inodes are remembered.
+    #[must_use]
+    pub fn inodes(&self) -> usize {
+        self.tree.len()
     }
 
     /// The record of what has none.

@@ -8,12 +8,7 @@ use crate::id::Ino;
 use crate::op::Name;
 
 use super::name::Reading;
-use super::{Keys, NO_KEY, RESERVED};
-
-/// A key for a script that takes [`NO_KEY`].
-pub(super) fn or_none(key: Option<Bytes>) -> Bytes {
-    key.unwrap_or(Bytes::from_static(NO_KEY))
-}
+use super::{Keys, RESERVED};
 
 /// The string key and the hash field that a name can stand for. See `scripts/place.lua`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +25,12 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// The two keys as scripts take them.
+    pub(super) fn both_keys(&self) -> [Bytes; 2] {
+        let or_none = |key: &Option<Bytes>| key.clone().unwrap_or(Bytes::from_static(RESERVED));
+        [or_none(&self.full), or_none(&self.bare)]
+    }
+
     /// The keys that can hold the value.
     pub(super) fn keys(&self) -> impl Iterator<Item = &Bytes> {
         self.full.iter().chain(&self.bare)

@@ -2,11 +2,11 @@
 -- field `field` of the hash key `bare`. Either may be missing (nil).
 local call = redis.call
 
--- A key that scripts are given, or nil where this one stands for none: the empty
--- key is a key like any other.
-local NO_KEY = '.dbmount:-'
-local function some(key)
-  if key ~= NO_KEY then return key end
+-- Stands for a missing key among KEYS. It is reserved, where the empty key may be there.
+local NONE = '.dbmount:'
+
+local function place_at(full, bare, field)
+  return { full = full ~= NONE and full or nil, bare = bare ~= NONE and bare or nil, field = field }
 end
 
 local function typeof(key)

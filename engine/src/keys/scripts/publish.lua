@@ -1,11 +1,7 @@
 -- Puts a staged value where it belongs, in one step for every reader.
--- KEYS: stage, full, bare (see `some`), side ('' for none). ARGV: field, name, wish, mtime.
+-- KEYS: stage, full, bare (NONE for none), side ('' for none). ARGV: field, name, wish, mtime.
 -- Returns as write.lua does; {'lost'} when there is no stage.
-local p = {
-  full = some(KEYS[2]),
-  bare = some(KEYS[3]),
-  field = ARGV[1],
-}
+local p = place_at(KEYS[2], KEYS[3], ARGV[1])
 local value = call('GET', KEYS[1])
 if not value then return { 'lost' } end
 local what = resolve(p) or room(p, ARGV[3])

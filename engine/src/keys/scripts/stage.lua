@@ -1,16 +1,12 @@
 -- Makes sure of the string that a large field is written to piece by piece, since every
--- change of a field itself copies all of it. KEYS: stage, full, bare (see `some`).
+-- change of a field itself copies all of it. KEYS: stage, full, bare (NONE for none).
 -- ARGV: field, keep, length, milliseconds to keep it without a sign of life.
 -- keep is 0: the stage is emptied. keep is 1: a stage that is missing starts as a copy of
 -- the value, which must be that long at least.
 -- Returns 'ok', 'gone' when there is no value to start from, or 'lost' when the stage is
 -- missing and the value is not what was staged.
 local stage, keep, ms = KEYS[1], ARGV[2], ARGV[4]
-local p = {
-  full = some(KEYS[2]),
-  bare = some(KEYS[3]),
-  field = ARGV[1],
-}
+local p = place_at(KEYS[2], KEYS[3], ARGV[1])
 if keep == '0' then
   call('SET', stage, '', 'PX', ms)
   return 'ok'

@@ -1,15 +1,11 @@
--- Writes ranges of a value. KEYS: full, bare (see `some`), side ('' for none).
+-- Writes ranges of a value. KEYS: full, bare (NONE for none), side ('' for none).
 -- ARGV: field, name, mode, wish, mtime, limit, then offset and data in turn.
 -- Mode 'w' writes into the value that is there; 'r' replaces it whole, or makes
 -- it, in one step for every reader. TTLs stay.
 -- Returns {'ok', size, version of the side hash or -1, 's' or 'f' as the value is a
 -- string or a field}, {'gone'} when there is no value to write into, {'collection'},
 -- or {'big'}; nothing is written then.
-local p = {
-  full = some(KEYS[1]),
-  bare = some(KEYS[2]),
-  field = ARGV[1],
-}
+local p = place_at(KEYS[1], KEYS[2], ARGV[1])
 local side, name, mode = KEYS[3], ARGV[2], ARGV[3]
 local limit = tonumber(ARGV[6])
 local what = resolve(p)

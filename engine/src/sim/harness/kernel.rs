@@ -270,7 +270,9 @@ impl<'a> Fs<'a> {
         kernel.looked = keep;
         for (ino, count) in give {
             self.kernel().attrs.remove(&ino);
-            self.world.start(self.at, Request::Forget { ino, count });
+            if self.world.mounts[self.at].doom != Some(0) {
+                self.world.start(self.at, Request::Forget { ino, count });
+            }
         }
     }
 
@@ -601,6 +603,17 @@ impl<'a> Fs<'a> {
         Ok(summary)
     }
 
+    fn find_and_look(&mut self, path: &Path) -> Result<(Attr, Summary), Errno> {
+        let attr = self.find(path)?;
+        Ok((attr, self.look(path, &attr)?))
+    }
+
+    /// The kernel meets `ESTALE`: it walks the path again, and believes nothing this time.
+    fn doubt_all(&mut self) {
+        self.kernel().entries.clear();
+        self.kernel().attrs.clear();
+    }
+
     /// As [`Executor::tree`], or why it cannot be told.
     pub fn try_tree(&mut self) -> Result<BTreeMap<Path, Summary>, (Path, Errno)> {
         let mut tree = BTreeMap::new();
@@ -608,8 +621,12 @@ impl<'a> Fs<'a> {
         let mut todo = alloc::vec![Path::default()];
         while let Some(path) = todo.pop() {
             let at = |errno| (path.clone(), errno);
-            let attr = self.find(&path).map_err(at)?;
-            let mut summary = self.look(&path, &attr).map_err(at)?;
+            let mut seen = self.find_and_look(&path);
+            if seen == Err(Errno::ESTALE) {
+                self.doubt_all();
+                seen = self.find_and_look(&path);
+            }
+            let (attr, mut summary) = seen.map_err(at)?;
             if attr.kind == Kind::Dir {
                 let slot = Slot(u8::MAX);
                 self.try_run(&Op::OpenDir { slot, path: path.clone() }).map_err(at)?;
@@ -641,9 +658,7 @@ impl Executor for Fs<'_> {
         self.world.set_wall(now);
         let mut reply = self.try_run(op);
         if reply == Err(Errno::ESTALE) {
-            // The kernel walks the path again, and believes nothing this time.
-            self.kernel().entries.clear();
-            self.kernel().attrs.clear();
+            self.doubt_all();
             reply = self.try_run(op);
         }
         self.give_back();
