@@ -97,19 +97,28 @@ impl Keys {
         Some((place, prefix, Bytes::copy_from_slice(node.name.as_bytes())))
     }
 
+    /// Text that is made from a collection is read whole, since two pieces of it that were made at
+    /// different times might not fit together; a large field, since the server would copy all of
+    /// it for each piece.
+    pub(super) fn is_read_whole(&self, ino: Ino) -> bool {
+        match self.contents(ino) {
+            Some((_, What::Collection)) => true,
+            Some((_, What::Field)) => {
+                self.tree.get(ino).is_some_and(|node| node.attr.size >= LARGE as u64)
+            }
+            _ => false,
+        }
+    }
+
     pub(super) fn start_data_read(&mut self, ino: Ino, offset: u64, len: u32) -> Step<Self> {
         let Some((place, what)) = self.contents(ino) else { return Step::fail(Errno::ESTALE) };
-        // Text that is made from a collection is read whole: two pieces of it made at different
-        // times might not fit together.
-        let (offset, len) = match what {
-            What::Collection => (0, self.value_limit),
-            _ => (offset, u64::from(len)),
-        };
+        let whole = self.is_read_whole(ino);
+        let (offset, len) = if whole { (0, self.value_limit) } else { (offset, u64::from(len)) };
         let number = |n: u64| Bytes::from(format!("{n}"));
         let script = Command::Script {
             script: &scripts::READ,
             keys: place.both_keys().into_iter().collect(),
-            args: smallvec![place.field, number(offset), number(len)],
+            args: smallvec![place.field.clone(), number(offset), number(len)],
         };
         let (command, fallback) = match (what, place.full) {
             (What::String, Some(full)) => {
@@ -117,6 +126,14 @@ impl Keys {
                 let range = smallvec![Bytes::from_static(b"GETRANGE"), full, number(offset), last];
                 (Command::Plain(range), Some(script))
             }
+            (What::Field, _) if whole => match &place.bare {
+                Some(bare) => {
+                    let get = Bytes::from_static(b"HGET");
+                    let whole = smallvec![get, bare.clone(), place.field.clone()];
+                    (Command::Plain(whole), Some(script))
+                }
+                None => (script, None),
+            },
             _ => (script, None),
         };
         let reading = Reading { ino, offset, len, fallback };
@@ -231,13 +248,17 @@ impl Keys {
         if let Some(stage) = &node.stage {
             return Way::Staged { stage: stage.clone(), publish: out.publish };
         }
-        let large = bytes >= LARGE && reach <= self.value_limit;
+        let fits = reach <= self.value_limit;
+        let large = bytes >= LARGE && fits;
+        // Several changes of a large field: each would copy all of it.
+        let scattered = out.extents.len() > 1 && node.attr.size >= LARGE as u64 && fits;
         match (node.what, &place.full) {
             (What::String, Some(key)) if large && !out.replace && !node.has_record => {
                 Way::Direct(key.clone())
             }
-            (What::Field, _) if large && !out.publish => {
-                Way::Staged { stage: stage_key(self.live.session(), ino), publish: false }
+            (What::Field, _) if (large && !out.publish) || scattered => {
+                let stage = stage_key(self.live.session(), ino);
+                Way::Staged { stage, publish: out.publish }
             }
             _ => Way::Script,
         }

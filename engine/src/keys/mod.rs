@@ -280,6 +280,10 @@ impl Layout for Keys {
         self.start_data_read(ino, offset, len)
     }
 
+    fn reads_whole(&self, ino: Ino) -> bool {
+        self.is_read_whole(ino)
+    }
+
     fn write(&mut self, ino: Ino, out: &WriteOut, cx: &mut Cx<Redis>) -> Step<Self> {
         self.start_data_write(ino, out, cx)
     }

@@ -9,6 +9,7 @@
 
 mod kernel;
 mod net;
+mod programs;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -167,6 +168,8 @@ impl World {
     }
 
     fn attach(&mut self, at: usize) {
+        // A mount that finds no server is refused; that is not what is played here.
+        let weather = self.set_weather(Weather { cuts: 0, stalls: 0, ..self.weather });
         for lane in Lane::ALL {
             self.mounts[at].wires.insert(lane, Wire::default());
             self.connect(at, lane);
@@ -175,6 +178,7 @@ impl World {
             Ok(Response::Attached(_)) => {}
             other => panic!("attach: {other:?}"),
         }
+        self.set_weather(weather);
     }
 
     /// The mount will die after so many steps, most likely in the middle of something: from then
@@ -427,7 +431,7 @@ impl World {
         let wires = self.mounts.iter().flat_map(|mount| mount.wires.values());
         wires.filter_map(|wire| match wire.back_at {
             Some(at) => Some(at),
-            None => wire.is_busy().then_some(wire.still_until),
+            None => (wire.still_until > self.now.mono).then_some(wire.still_until),
         })
     }
 

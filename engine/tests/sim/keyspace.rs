@@ -23,11 +23,11 @@ fn words(world: &mut World, words: &[&[u8]]) -> Reply {
 }
 
 fn list(reply: &Reply) -> Vec<Vec<u8>> {
-    let items = reply.as_array().unwrap().iter();
+    let items = reply.as_array().expect("several").iter();
     // Members come with their scores as pairs.
     let flat = items.flat_map(|item| match item.as_array() {
         Some(_) => list(item),
-        None => vec![item.as_bytes().unwrap().to_vec()],
+        None => vec![item.as_bytes().expect("a text").to_vec()],
     });
     flat.collect()
 }
@@ -76,7 +76,7 @@ pub(crate) fn implied(world: &mut World, options: &Options) -> Shown {
     let split = |rest: &[u8]| -> (Path, Vec<u8>) {
         let mut components: Vec<Vec<u8>> =
             rest.split(|byte| *byte == delimiter).map(<[u8]>::to_vec).collect();
-        let last = components.pop().unwrap();
+        let last = components.pop().expect("a component");
         let names = components.iter().map(|it| Name::from(naming.encode_component(it)));
         (Path(names.collect()), last)
     };
@@ -95,7 +95,7 @@ pub(crate) fn implied(world: &mut World, options: &Options) -> Shown {
     let mut taken: BTreeSet<Path> = BTreeSet::new();
     for (key, rest) in &keys {
         let (dir, component) = split(rest);
-        let kind = words(world, &[b"TYPE", key]).as_bytes().unwrap().to_vec();
+        let kind = words(world, &[b"TYPE", key]).as_bytes().expect("a text").to_vec();
         let mut file = |name: Vec<u8>, bytes: Vec<u8>| {
             let path = dir.join(Name::from(name));
             taken.insert(path.clone());
@@ -104,14 +104,14 @@ pub(crate) fn implied(world: &mut World, options: &Options) -> Shown {
         match &kind[..] {
             b"none" => {}
             b"string" => {
-                let value = words(world, &[b"GET", key]).as_bytes().unwrap().to_vec();
+                let value = words(world, &[b"GET", key]).as_bytes().expect("a text").to_vec();
                 file(naming.encode_component(&component), value);
             }
             b"hash" => {
                 for pair in list(&words(world, &[b"HGETALL", key])).chunks(2) {
                     let (field, value) = (&pair[0], pair[1].clone());
                     let full = [&key[..], b".", field].concat();
-                    let full = words(world, &[b"TYPE", &full]).as_bytes().unwrap().to_vec();
+                    let full = words(world, &[b"TYPE", &full]).as_bytes().expect("a text").to_vec();
                     let shadowed = !field.is_empty() && !matches!(&full[..], b"none" | b"hash");
                     file(
                         match shadowed {

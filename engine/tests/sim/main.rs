@@ -4,6 +4,7 @@
 mod keyspace;
 mod listing;
 mod model;
+mod pinned;
 mod play;
 mod round_trips;
 mod shared;

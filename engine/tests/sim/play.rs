@@ -64,7 +64,7 @@ impl Stage {
     /// The model of the filesystem that a mount shows at the beginning.
     pub(crate) fn model(&self) -> Model {
         let mut world = Stage { weather: Weather::CALM, ..self.clone() }.world();
-        let root = world.fs(0).tree().remove(&Path::default()).unwrap();
+        let root = world.fs(0).tree().remove(&Path::default()).expect("a root");
         let caps = dbmount_engine::layout::Layout::caps(world.engine_of(0).layout());
         Model::new(caps, CALLER, &root)
     }

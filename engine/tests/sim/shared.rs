@@ -34,7 +34,7 @@ fn two_mounts_are_one_filesystem() {
 }
 
 /// Every mount shows the model whenever all has come to rest.
-fn as_one(stage: &Stage, steps: &[Step]) -> Option<String> {
+pub(crate) fn as_one(stage: &Stage, steps: &[Step]) -> Option<String> {
     let (mut world, mut model) = (stage.world(), stage.model());
     for (n, step) in steps.iter().enumerate() {
         match step {
@@ -111,7 +111,7 @@ fn foreign(random: &mut Random) -> Option<Step> {
 }
 
 /// Every mount shows what the keys imply whenever all has come to rest.
-fn as_the_keys(stage: &Stage, steps: &[Step]) -> Option<String> {
+pub(crate) fn as_the_keys(stage: &Stage, steps: &[Step]) -> Option<String> {
     let mut world = stage.world();
     for (n, step) in steps.iter().enumerate() {
         match step {
