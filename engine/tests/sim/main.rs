@@ -2,4 +2,5 @@
 //! word about round trips.
 
 mod model;
+mod overlap;
 mod play;

@@ -6,8 +6,8 @@ local p = {
   bare = KEYS[3] ~= '' and KEYS[3] or nil,
   field = ARGV[1],
 }
+if typeof(KEYS[1]) ~= 'string' then return { 'lost' } end
 local value = call('GET', KEYS[1])
-if not value then return { 'lost' } end
 local what = resolve(p) or room(p, ARGV[3])
 if not what or what == 'c' then return { 'collection' } end
 put_value(p, what, value)

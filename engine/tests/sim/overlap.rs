@@ -1,0 +1,92 @@
+//! Requests that overlap with each other and with write-back.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use dbmount_engine::backend::redis::Reply;
+use dbmount_engine::config::Config;
+use dbmount_engine::op::{OpenFlags, RenameMode};
+use dbmount_engine::sim::harness::{CALLER, Setup, Weather, World};
+use dbmount_engine::{Errno, Fh, Ino, OpId, Request, Response};
+
+const WRITE: OpenFlags =
+    OpenFlags { write: true, truncate: false, append: false, exclusive: false };
+
+/// A world with one mount that sends what is written as soon as it is written.
+fn eager(weather: Weather, seed: u64) -> World {
+    let config = Config { flush_bytes: 1, ..Config::default() };
+    let mut world = World::new(seed, weather);
+    world.mount(&Setup { config, ..Setup::default() });
+    world
+}
+
+fn create(world: &mut World, name: &str) -> (Ino, Fh) {
+    let (parent, name) = (Ino::ROOT, name.into());
+    let request = Request::Create { parent, name, perm: 0o644, flags: WRITE, caller: CALLER };
+    match world.request(0, request) {
+        Ok(Response::Created(entry, opened)) => (entry.attr.ino, opened.fh),
+        other => panic!("create: {other:?}"),
+    }
+}
+
+fn open(world: &mut World, name: &str, truncate: bool) -> (Ino, Fh) {
+    let request = Request::Lookup { parent: Ino::ROOT, name: name.into() };
+    let ino = match world.request(0, request) {
+        Ok(Response::Entry(entry)) => entry.attr.ino,
+        other => panic!("lookup: {other:?}"),
+    };
+    match world.request(0, Request::Open { ino, flags: OpenFlags { truncate, ..WRITE } }) {
+        Ok(Response::Opened(opened)) => (ino, opened.fh),
+        other => panic!("open: {other:?}"),
+    }
+}
+
+fn write((ino, fh): (Ino, Fh), offset: u64, data: impl Into<Bytes>) -> Request {
+    Request::Write { ino, fh, offset, data: data.into() }
+}
+
+fn read(world: &mut World, (ino, fh): (Ino, Fh), offset: u64, size: u32) -> Bytes {
+    match world.request(0, Request::Read { ino, fh, offset, size }) {
+        Ok(Response::Data(data)) => data,
+        other => panic!("read: {other:?}"),
+    }
+}
+
+fn flush((ino, fh): (Ino, Fh)) -> Request {
+    Request::Flush { ino, fh }
+}
+
+fn close(world: &mut World, file: (Ino, Fh)) -> Result<Response, Errno> {
+    let flushed = world.request(0, flush(file));
+    world.request(0, Request::Release { ino: file.0, fh: file.1 }).unwrap();
+    flushed
+}
+
+fn rename(name: &str, to_name: &str) -> Request {
+    let (parent, to_parent) = (Ino::ROOT, Ino::ROOT);
+    let (name, to_name) = (name.into(), to_name.into());
+    Request::Rename { parent, name, to_parent, to_name, mode: RenameMode::Replace }
+}
+
+fn is_pending(world: &World, op: OpId) -> bool {
+    world.engine_of(0).in_flight().iter().any(|it| it.op == op)
+}
+
+/// What is gone must not come back as zeros around the piece that was being written.
+#[test]
+fn a_large_field_that_was_deleted_stays_deleted() {
+    let mut world = eager(Weather::CALM, 1);
+    let value = vec![b'v'; 600_000];
+    world.redis([&b"HSET"[..], b"h", b"big", &value, b"other", b"x"].map(Bytes::copy_from_slice));
+    world.settle();
+    let file = open(&mut world, "h.big", false);
+    world.redis(["HDEL", "h", "big"]);
+    world.settle();
+    world.request(0, write(file, 1000, vec![b'w'; 300_000])).unwrap();
+    world.settle();
+    assert_eq!(close(&mut world, file), Err(Errno::ESTALE));
+    world.settle();
+    assert_eq!(world.redis(["HEXISTS", "h", "big"]), Reply::Int(0));
+    let Reply::Array(left) = world.redis(["KEYS", ".dbmount:w:*"]) else { panic!() };
+    assert!(left.is_empty(), "{left:?}");
+}
