@@ -255,15 +255,24 @@ impl<L: Layout> Engine<L> {
             self.finish(id, Err(Errno::EFBIG));
             return;
         }
-        if self.dirty_bytes > 0 && self.dirty_bytes + data.len() > self.cx.config.dirty_bytes {
-            if let Some(op) = self.ops.get_mut(&id) {
-                op.state = State::WriteRoom;
-            }
+        let file = self.files.entry(ino).or_default();
+        let full =
+            self.dirty_bytes > 0 && self.dirty_bytes + data.len() > self.cx.config.dirty_bytes;
+        // What the server does not take is not piled up: it is tried again, and the writer told.
+        let stuck = file.failed && file.dirty.bytes() >= self.cx.config.flush_bytes;
+        // Who waits for what was written so far would never see the end of a fast writer.
+        let awaited = file.is_dirty() && !file.waiters.is_empty();
+        if full || stuck || awaited {
+            op.state = State::WriteRoom;
             self.write_room.push(id);
-            self.flush_for_room();
+            if stuck {
+                self.flush_file(ino, true);
+            }
+            if full {
+                self.flush_for_room();
+            }
             return;
         }
-        let file = self.files.entry(ino).or_default();
         let before = file.dirty.bytes();
         file.dirty.write(offset, &data);
         file.mtime = self.cx.now.wall;
@@ -342,6 +351,14 @@ impl<L: Layout> Engine<L> {
             file.waiters.push(id);
         }
         self.flush_file(ino, true);
+    }
+
+    /// The request does not wait for write-back any more.
+    pub(super) fn forget_waiter(&mut self, id: OpId) {
+        for file in self.files.values_mut() {
+            file.waiters.retain(|it| *it != id);
+        }
+        self.make_room();
     }
 
     /// Starts sending what is dirty, unless some of it is on its way. `asked`: even when the last
@@ -460,9 +477,14 @@ impl<L: Layout> Engine<L> {
 
     fn wake_flushers(&mut self, ino: Ino) {
         let Some(file) = self.files.get_mut(&ino) else { return };
-        for id in core::mem::take(&mut file.waiters) {
+        let waiters = core::mem::take(&mut file.waiters);
+        if waiters.is_empty() {
+            return;
+        }
+        for id in waiters {
             self.finish_flush(id);
         }
+        self.make_room();
     }
 
     /// Write-back of a file has come to an end for one who waited for it.

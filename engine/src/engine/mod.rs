@@ -61,7 +61,7 @@ pub struct InFlight {
 pub struct Credit {
     /// Further requests.
     pub ops: usize,
-    /// Further bytes to write.
+    /// Further bytes to write, whether there is room for them now or they wait for it.
     pub bytes: usize,
 }
 
@@ -202,9 +202,15 @@ impl<L: Layout> Engine<L> {
 
     /// How much more it will take.
     pub fn credit(&self) -> Credit {
+        // Only what waits counts: it ends at its deadline, whatever becomes of the dirty data,
+        // while a write that is kept out for want of credit has none.
+        let waiting = self.write_room.iter().filter_map(|id| match &self.ops.get(id)?.request {
+            Request::Write { data, .. } => Some(data.len()),
+            _ => None,
+        });
         Credit {
             ops: self.cx.config.max_ops.saturating_sub(self.ops.len()),
-            bytes: self.cx.config.dirty_bytes.saturating_sub(self.dirty_bytes),
+            bytes: self.cx.config.dirty_bytes.saturating_sub(waiting.sum()),
         }
     }
 
@@ -356,9 +362,7 @@ impl<L: Layout> Engine<L> {
             None => false,
         };
         if give_up {
-            self.parked.retain(|it| *it != id);
-            self.write_room.retain(|it| *it != id);
-            self.abandon_batches_of(id);
+            self.wait_no_more(id);
             self.finish(id, Err(Errno::EINTR));
         }
     }
@@ -510,10 +514,18 @@ impl<L: Layout> Engine<L> {
             op.state.waits_for(),
         );
         self.cx.notice(Level::Error, text);
-        self.parked.retain(|it| *it != id);
-        self.write_room.retain(|it| *it != id);
-        self.abandon_batches_of(id);
+        self.wait_no_more(id);
         self.finish(id, Err(Errno::EIO));
+    }
+
+    /// The request is about to be answered without what it waits for.
+    fn wait_no_more(&mut self, id: OpId) {
+        match self.ops.get(&id).map(|op| &op.state) {
+            Some(State::Start) => self.parked.retain(|it| *it != id),
+            Some(State::WriteRoom) => self.write_room.retain(|it| *it != id),
+            Some(State::Flush) => self.forget_waiter(id),
+            _ => self.abandon_batches_of(id),
+        }
     }
 
     // ---- inodes and handles

@@ -72,6 +72,54 @@ fn is_pending(world: &World, op: OpId) -> bool {
     world.engine_of(0).in_flight().iter().any(|it| it.op == op)
 }
 
+#[test]
+fn a_writer_does_not_keep_others_from_closing() {
+    let mut world = eager(Weather::CALM, 1);
+    let file = create(&mut world, "log");
+    world.request(0, write(file, 0, "first")).unwrap();
+    let closing = world.start(0, flush(file));
+    let mut writing = None;
+    for n in 0..100 {
+        if writing.is_none_or(|op| !is_pending(&world, op)) {
+            writing = Some(world.start(0, write(file, 5 + n, "x")));
+        }
+        world.step();
+        if !is_pending(&world, closing) {
+            break;
+        }
+    }
+    assert!(!is_pending(&world, closing), "{:?}", world.engine_of(0).in_flight());
+    assert_eq!(world.wait(0, closing), Ok(Response::Done));
+    if let Some(writing) = writing.filter(|op| is_pending(&world, *op)) {
+        world.wait(0, writing).unwrap();
+    }
+    close(&mut world, file).unwrap();
+}
+
+/// `cp` to a full server must end.
+#[test]
+fn a_writer_is_told_that_nothing_can_be_written() {
+    let mut world = World::new(1, Weather::CALM);
+    world.mount(&Setup::default());
+    let file = create(&mut world, "big");
+    world.redis(["DEL", "big"]);
+    world.redis(["RPUSH", "big", "x"]);
+    world.settle();
+    let piece = Bytes::from(vec![b'x'; 128 << 10]);
+    let mut result = Ok(Response::Done);
+    for n in 0..1000 {
+        assert!(world.engine_of(0).credit().bytes > 0, "the driver keeps write {n} to itself");
+        result = world.request(0, write(file, n << 17, piece.clone()));
+        if result.is_err() {
+            break;
+        }
+        world.settle();
+    }
+    assert_eq!(result, Err(Errno::EIO));
+    assert!(world.engine_of(0).dirty_bytes() < 4 << 20);
+    assert_eq!(close(&mut world, file), Err(Errno::EIO));
+}
+
 /// What is gone must not come back as zeros around the piece that was being written.
 #[test]
 fn a_large_field_that_was_deleted_stays_deleted() {
