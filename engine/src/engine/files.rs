@@ -66,6 +66,10 @@ impl File {
         self.replace || !self.dirty.is_empty() || self.sending.is_some() || self.staged.is_some()
     }
 
+    pub(super) fn is_sending(&self) -> bool {
+        self.sending.is_some()
+    }
+
     pub(super) fn is_in_use(&self) -> bool {
         self.is_dirty() || !self.waiters.is_empty() || !self.readers.is_empty()
     }
@@ -196,10 +200,14 @@ impl<L: Layout> Engine<L> {
 
     /// The last name of an inode went away.
     pub(super) fn unlinked(&mut self, ino: Ino, held: bool) {
-        if held {
+        if held && self.cx.inodes.is_open(ino) {
             self.files.entry(ino).or_default().unlinked = true;
-        } else {
-            self.drop_file(ino);
+            return;
+        }
+        self.drop_file(ino);
+        if held {
+            // The last handle went while the name did: nobody else will say so.
+            self.layout.release(ino, &mut self.cx);
         }
     }
 
@@ -361,12 +369,22 @@ impl<L: Layout> Engine<L> {
         self.make_room();
     }
 
+    /// A commit that stood in the way of write-back may have ended.
+    pub(super) fn flush_deferred(&mut self, ino: Ino) {
+        let awaited = self.files.get(&ino).is_some_and(|file| !file.waiters.is_empty());
+        self.flush_file(ino, awaited || !self.cx.inodes.is_open(ino));
+    }
+
     /// Starts sending what is dirty, unless some of it is on its way. `asked`: even when the last
     /// attempt failed.
     pub(super) fn flush_file(&mut self, ino: Ino, asked: bool) {
         let Some(file) = self.files.get_mut(&ino) else { return };
         let something = file.replace || !file.dirty.is_empty() || (asked && file.staged.is_some());
         if file.sending.is_some() || !something || (file.failed && !asked) {
+            return;
+        }
+        if self.ops.values().any(|op| matches!(&op.state, State::Txn(txn) if txn.moves(ino))) {
+            self.deferred.insert(ino);
             return;
         }
         let frozen = Frozen::take(&mut file.dirty, WRITE_BYTES);
@@ -501,7 +519,7 @@ impl<L: Layout> Engine<L> {
                 }
                 return;
             }
-            // Detach looks at all files anew.
+            // Detach looks at all files anew, a change of names at where they lead.
             _ => {
                 self.start(id);
                 return;

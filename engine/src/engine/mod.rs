@@ -160,6 +160,8 @@ pub struct Engine<L: Layout> {
     /// Files by when blocks of theirs were kept, oldest first.
     block_queue: VecDeque<Ino>,
     write_room: Vec<OpId>,
+    /// Files whose write-back waits for a commit that changes where it must go.
+    deferred: BTreeSet<Ino>,
     timers: BTreeSet<(Mono, Timer)>,
     task_timer: Option<Mono>,
     commits: u64,
@@ -186,6 +188,7 @@ impl<L: Layout> Engine<L> {
             block_bytes: 0,
             block_queue: VecDeque::new(),
             write_room: Vec::new(),
+            deferred: BTreeSet::new(),
             timers: BTreeSet::new(),
             task_timer: None,
             commits: 0,
@@ -446,6 +449,9 @@ impl<L: Layout> Engine<L> {
             for id in core::mem::take(&mut self.parked) {
                 self.start(id);
             }
+        }
+        for ino in core::mem::take(&mut self.deferred) {
+            self.flush_deferred(ino);
         }
         while let Some(work) = self.layout.task(&mut self.cx) {
             self.submit(Owner::Task, work);

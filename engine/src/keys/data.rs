@@ -12,7 +12,7 @@ use crate::contract::Mode;
 use crate::engine::Cx;
 use crate::errno::Errno;
 use crate::id::{Ino, Lane};
-use crate::layout::{Data, Failure, Outcome, Step, Work, WriteOut};
+use crate::layout::{Data, Epoch, Failure, Outcome, Step, Work, WriteOut};
 
 use super::place::{Place, side_key, stage_key};
 use super::tree::What;
@@ -325,7 +325,11 @@ impl Keys {
         }
         self.live.own_keys(writing.place.keys(), cx.now.mono);
         let mut spent = None;
+        // What was asked before this, on another lane, may be answered with the length of before.
+        self.epoch = Epoch(self.epoch.0 + 1);
+        let epoch = self.epoch;
         if let Some(node) = self.tree.get_mut(ino) {
+            node.tainted = epoch;
             node.attr.size = size;
             node.attr.mtime = writing.mtime;
             node.attr.ctime = node.attr.ctime.max(writing.mtime);

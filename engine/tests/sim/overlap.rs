@@ -73,6 +73,61 @@ fn is_pending(world: &World, op: OpId) -> bool {
 }
 
 #[test]
+fn a_file_is_renamed_while_it_is_written() {
+    for seed in 0..40 {
+        let mut world = eager(Weather::BREEZE, seed);
+        world.redis(["SET", "log", "older"]);
+        world.settle();
+        let file = open(&mut world, "log", seed % 2 == 0);
+        world.request(0, write(file, 0, "first")).unwrap();
+        let moved = world.start(0, rename("log", "log.1"));
+        world.request(0, write(file, 5, " second")).unwrap();
+        assert_eq!(world.wait(0, moved), Ok(Response::Done), "seed {seed}");
+        assert_eq!(close(&mut world, file), Ok(Response::Done), "seed {seed}");
+        world.settle();
+        assert_eq!(world.redis(["EXISTS", "log"]), Reply::Int(0), "seed {seed}");
+        let moved = world.redis(["GET", "log.1"]);
+        assert_eq!(moved.as_bytes(), Some(&b"first second"[..]), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_file_is_removed_while_it_is_written() {
+    for seed in 0..40 {
+        let mut world = eager(Weather::BREEZE, seed);
+        world.redis(["SET", "log", "older"]);
+        world.settle();
+        let file = open(&mut world, "log", true);
+        world.request(0, write(file, 0, "first")).unwrap();
+        let removed = world.start(0, Request::Unlink { parent: Ino::ROOT, name: "log".into() });
+        world.request(0, write(file, 5, " second")).unwrap();
+        assert_eq!(world.wait(0, removed), Ok(Response::Done), "seed {seed}");
+        world.settle();
+        assert_eq!(world.redis(["EXISTS", "log"]), Reply::Int(0), "seed {seed}");
+        assert_eq!(read(&mut world, file, 0, 100), "first second", "seed {seed}");
+        close(&mut world, file).unwrap();
+        world.settle();
+        let Reply::Array(left) = world.redis(["KEYS", ".dbmount:[ow]:*"]) else { panic!() };
+        assert!(left.is_empty(), "seed {seed}: {left:?}");
+    }
+}
+
+#[test]
+fn a_file_is_closed_while_it_is_removed() {
+    let mut world = eager(Weather::CALM, 1);
+    let file = create(&mut world, "log");
+    world.request(0, write(file, 0, "first")).unwrap();
+    world.request(0, flush(file)).unwrap();
+    let removed = world.start(0, Request::Unlink { parent: Ino::ROOT, name: "log".into() });
+    world.request(0, Request::Release { ino: file.0, fh: file.1 }).unwrap();
+    world.wait(0, removed).unwrap();
+    world.settle();
+    let Reply::Array(left) = world.redis(["KEYS", "*"]) else { panic!() };
+    let session = |key: &Reply| key.as_bytes().is_some_and(|it| it.starts_with(b".dbmount:s:"));
+    assert!(left.iter().all(session), "{left:?}");
+}
+
+#[test]
 fn a_writer_does_not_keep_others_from_closing() {
     let mut world = eager(Weather::CALM, 1);
     let file = create(&mut world, "log");
