@@ -46,6 +46,10 @@ pub(super) struct File {
     durable: bool,
     waiters: Vec<OpId>,
     pub(super) blocks: BTreeMap<u64, Bytes>,
+    /// When blocks were kept last, by `Engine::blocks_kept`.
+    pub(super) kept: u64,
+    /// Until when the blocks may be believed.
+    pub(super) blocks_until: Mono,
     /// Blocks on their way, with `writes` as it was when they were asked for.
     pub(super) fetching: BTreeMap<u64, u64>,
     pub(super) readers: Vec<OpId>,
@@ -425,6 +429,16 @@ impl<L: Layout> Engine<L> {
         file.writes += 1;
         // Blocks that were read before this write are brought up to date or dropped.
         let block = u64::from(self.cx.config.block_bytes);
+        // The file has ended in the last ones; there may be zeros behind that now.
+        let ends = |(n, data): &(&u64, &Bytes)| {
+            data.len() < block as usize && **n * block + (data.len() as u64) < size
+        };
+        let ended: Vec<u64> = file.blocks.iter().rev().take_while(ends).map(|(&n, _)| n).collect();
+        for n in ended {
+            if let Some(old) = file.blocks.remove(&n) {
+                self.block_bytes -= old.len();
+            }
+        }
         for (at, data) in sending.frozen.ranges() {
             let touched: Vec<u64> = file
                 .blocks

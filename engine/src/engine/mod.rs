@@ -157,8 +157,9 @@ pub struct Engine<L: Layout> {
     files: BTreeMap<Ino, File>,
     dirty_bytes: usize,
     block_bytes: usize,
-    /// Files by when blocks of theirs were kept, oldest first.
-    block_queue: VecDeque<Ino>,
+    /// Files by when blocks of theirs were kept, oldest first, with `File::kept` as it was then.
+    block_queue: VecDeque<(Ino, u64)>,
+    blocks_kept: u64,
     write_room: Vec<OpId>,
     /// Files whose write-back waits for a commit that changes where it must go.
     deferred: BTreeSet<Ino>,
@@ -187,6 +188,7 @@ impl<L: Layout> Engine<L> {
             dirty_bytes: 0,
             block_bytes: 0,
             block_queue: VecDeque::new(),
+            blocks_kept: 0,
             write_room: Vec::new(),
             deferred: BTreeSet::new(),
             timers: BTreeSet::new(),

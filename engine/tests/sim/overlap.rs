@@ -175,6 +175,58 @@ fn a_writer_is_told_that_nothing_can_be_written() {
     assert_eq!(close(&mut world, file), Err(Errno::EIO));
 }
 
+#[test]
+fn a_hole_is_read_as_zeros_where_the_file_ended() {
+    let mut world = World::new(1, Weather::CALM);
+    // The echo of a write would void what was read before.
+    world.mount(&Setup { tracking: false, ..Setup::default() });
+    let file = create(&mut world, "sparse");
+    world.request(0, write(file, 0, "data")).unwrap();
+    world.request(0, flush(file)).unwrap();
+    world.settle();
+    assert_eq!(read(&mut world, file, 0, 300_000), "data");
+    world.request(0, write(file, 1 << 20, "end")).unwrap();
+    world.request(0, flush(file)).unwrap();
+    world.settle();
+    for offset in [0, 4096, 131_072] {
+        assert_eq!(read(&mut world, file, offset, 4096).len(), 4096, "at {offset}");
+    }
+}
+
+#[test]
+fn without_pushes_an_open_file_is_not_old_for_long() {
+    let mut world = World::new(1, Weather::CALM);
+    world.mount(&Setup { tracking: false, ..Setup::default() });
+    world.redis(["SET", "log", "first"]);
+    world.sleep(Duration::from_secs(10));
+    let file = open(&mut world, "log", false);
+    assert_eq!(read(&mut world, file, 0, 100), "first");
+    world.redis(["APPEND", "log", " second"]);
+    world.sleep(Duration::from_secs(10));
+    assert_eq!(read(&mut world, file, 0, 100), "first second");
+}
+
+#[test]
+fn reading_leaves_nothing_behind() {
+    let mut world = World::new(1, Weather::CALM);
+    let config = Config { fact_entries: 16, ..Config::default() };
+    world.mount(&Setup { config, ..Setup::default() });
+    world.redis(["SET", "log", "first"]);
+    world.settle();
+    let mut size_after = |times: usize| {
+        for _ in 0..times {
+            let file = open(&mut world, "log", false);
+            read(&mut world, file, 0, 100);
+            close(&mut world, file).unwrap();
+            world.request(0, Request::GetAttr { ino: file.0 }).unwrap();
+        }
+        format!("{:?}", world.engine_of(0)).len()
+    };
+    let before = size_after(500);
+    let after = size_after(500);
+    assert!(after < before + 200, "{before} and {after}");
+}
+
 /// What is gone must not come back as zeros around the piece that was being written.
 #[test]
 fn a_large_field_that_was_deleted_stays_deleted() {
