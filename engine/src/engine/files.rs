@@ -488,6 +488,7 @@ impl<L: Layout> Engine<L> {
         file.last_error = Some(errno);
         file.failed = true;
         let detaching = self.ops.values().any(|op| op.request == Request::Detach);
+        self.lost |= detaching;
         if !self.cx.inodes.is_open(ino) || detaching {
             self.drop_dirty(ino);
         }

@@ -161,6 +161,8 @@ pub struct Engine<L: Layout> {
     block_queue: VecDeque<(Ino, u64)>,
     blocks_kept: u64,
     write_room: Vec<OpId>,
+    /// Something could not be written when the mount was to end.
+    lost: bool,
     /// Files whose write-back waits for a commit that changes where it must go.
     deferred: BTreeSet<Ino>,
     timers: BTreeSet<(Mono, Timer)>,
@@ -190,6 +192,7 @@ impl<L: Layout> Engine<L> {
             block_queue: VecDeque::new(),
             blocks_kept: 0,
             write_room: Vec::new(),
+            lost: false,
             deferred: BTreeSet::new(),
             timers: BTreeSet::new(),
             task_timer: None,
@@ -332,6 +335,7 @@ impl<L: Layout> Engine<L> {
                 self.finish(id, Ok(Response::Attached(attached)));
             }
             Step::Done(Outcome::Refused(line)) => self.finish(id, Ok(Response::Refused(line))),
+            Step::Done(_) if self.lost => self.finish(id, Err(Errno::EIO)),
             Step::Done(_) => self.finish(id, Ok(Response::Done)),
             Step::Work(work) => self.submit(Owner::Op(id), work),
             Step::Park => self.park(id),
@@ -543,14 +547,20 @@ impl<L: Layout> Engine<L> {
         self.forget_if_unused(ino);
     }
 
-    fn forget_if_unused(&mut self, ino: Ino) {
-        let in_use = self.cx.inodes.is_known(ino)
-            || self.cx.facts.holds(ino)
-            || self.files.get(&ino).is_some_and(File::is_in_use);
-        if !in_use && ino != Ino::ROOT {
+    fn forget_if_unused(&mut self, mut ino: Ino) {
+        while ino != Ino::ROOT && !self.is_in_use(ino) {
+            let dir = self.layout.parent(ino);
             self.drop_file(ino);
             self.layout.forget(ino);
+            // A directory is remembered for the sake of what is known in it.
+            ino = dir;
         }
+    }
+
+    fn is_in_use(&self, ino: Ino) -> bool {
+        self.cx.inodes.is_known(ino)
+            || self.cx.facts.holds(ino)
+            || self.files.get(&ino).is_some_and(File::is_in_use)
     }
 
     fn new_handle(&mut self, handle: Handle<L>) -> Fh {

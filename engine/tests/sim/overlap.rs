@@ -245,3 +245,44 @@ fn a_large_field_that_was_deleted_stays_deleted() {
     let Reply::Array(left) = world.redis(["KEYS", ".dbmount:w:*"]) else { panic!() };
     assert!(left.is_empty(), "{left:?}");
 }
+
+#[test]
+fn unmounting_tells_what_could_not_be_written() {
+    let mut world = World::new(1, Weather::CALM);
+    world.mount(&Setup::default());
+    let file = create(&mut world, "file");
+    world.request(0, write(file, 0, "data")).unwrap();
+    world.redis(["DEL", "file"]);
+    world.redis(["RPUSH", "file", "x"]);
+    world.settle();
+    assert_eq!(world.request(0, Request::Detach), Err(Errno::EIO));
+}
+
+#[test]
+fn a_walk_leaves_nothing_behind() {
+    let mut world = World::new(1, Weather::CALM);
+    let config = Config { fact_entries: 16, ..Config::default() };
+    world.mount(&Setup { config, ..Setup::default() });
+    for n in 0..400 {
+        world.redis([String::from("SET"), format!("d{n:03}:f"), String::from("x")]);
+    }
+    world.settle();
+    let mut look = |parent, name: String| {
+        let request = Request::Lookup { parent, name: name.as_str().into() };
+        match world.request(0, request) {
+            Ok(Response::Entry(entry)) => entry.attr.ino,
+            other => panic!("lookup: {other:?}"),
+        }
+    };
+    let mut found = Vec::new();
+    for n in 0..400 {
+        let dir = look(Ino::ROOT, format!("d{n:03}"));
+        found.extend([dir, look(dir, "f".into())]);
+    }
+    let before = format!("{:?}", world.engine_of(0)).len();
+    for ino in found {
+        world.start(0, Request::Forget { ino, count: 1 });
+    }
+    let after = format!("{:?}", world.engine_of(0)).len();
+    assert!(after < before / 4, "{before} and {after}");
+}
