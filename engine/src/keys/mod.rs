@@ -62,8 +62,9 @@ const VALUE_LIMIT: u64 = 512 << 20;
 const ORPHAN_LEASE: Duration = Duration::from_secs(3600);
 /// For how long a commit is remembered, so that it is not applied twice.
 const TOKEN_LEASE: Duration = Duration::from_secs(600);
-/// Commits of one mount that can be remembered at a time.
-const TOKEN_SLOTS: u64 = 64;
+/// Commits of one mount that can be remembered at a time: as many as can be on their way (see
+/// `Config::max_ops`), or one that was applied would be applied again after a lost connection.
+const TOKEN_SLOTS: u64 = 4096;
 /// For how long after a write of ours an invalidation is taken for its echo.
 const ECHO_WINDOW: Duration = Duration::from_millis(200);
 

@@ -98,17 +98,27 @@ pub(super) fn stage(
         s.redis("SET", &[stage, &Bytes::new(), &px, ms])?;
         return Ok(text("ok"));
     }
-    if s.number("EXISTS", &[stage])? == 1 {
-        s.redis("PEXPIRE", &[stage, ms])?;
-        return Ok(text("ok"));
+    let why = Bytes::from_static(b"why");
+    match s.typeof_key(Some(stage)) {
+        "none" => {}
+        "hash" => return s.redis("HGET", &[stage, &why]),
+        _ => {
+            s.redis("PEXPIRE", &[stage, ms])?;
+            return Ok(text("ok"));
+        }
     }
+    let refuse = |s: &mut ScriptContext<'_>, word: &'static str| {
+        s.redis("HSET", &[stage, &why, &Bytes::from_static(word.as_bytes())])?;
+        s.redis("PEXPIRE", &[stage, ms])?;
+        Ok(text(word))
+    };
     let Some(what) = s.resolve(&place).0.filter(|it| *it != What::Collection) else {
-        return Ok(text("gone"));
+        return refuse(s, "gone");
     };
     let value = s.value_of(&place, what)?;
     let length = parse_i64(length).ok_or_else(|| malformed("not a number"))?;
     if i64::try_from(value.len()).unwrap_or(i64::MAX) < length {
-        return Ok(text("lost"));
+        return refuse(s, "lost");
     }
     s.redis("SET", &[stage, &value, &px, ms])?;
     Ok(text("ok"))
@@ -123,6 +133,9 @@ pub(super) fn publish(
     let [stage, place @ .., side] = keys else { return Err(malformed("four keys")) };
     let place = Place::of_keys(place, args.first())?;
     let [_, name, wish, mtime] = args else { return Err(malformed("four arguments")) };
+    if s.typeof_key(Some(stage)) != "string" {
+        return Ok(alone("lost"));
+    }
     let Reply::Bulk(value) = s.redis("GET", &[stage])? else { return Ok(alone("lost")) };
     let what = s.resolve(&place).0.or_else(|| s.room(&place, wish));
     let Some(what) = what.filter(|what| *what != What::Collection) else {
