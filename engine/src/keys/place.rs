@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::id::Ino;
 use crate::op::Name;
 
-use super::name::Reading;
+use super::name::{NAME_MAX, Reading};
 use super::{Keys, RESERVED};
 
 /// The string key and the hash field that a name can stand for. See `scripts/place.lua`.
@@ -101,11 +101,16 @@ impl Keys {
         let from = [prefix, start].concat();
         let keys = self.index.keys_below(&from);
         let sides = self.index.sides_below(&from);
+        let mut last: &[u8] = &[];
         keys.chain(sides)
             .map(|key| {
                 let rest = &key[prefix.len()..];
                 rest.split(|byte| *byte == naming.delimiter()).next().unwrap_or(rest)
             })
+            // Escapes make three bytes of one: what is shorter than this is never shortened.
+            .filter(|component| component.len() * 3 > NAME_MAX)
+            // Neighbours have their first components in common.
+            .filter(|component| core::mem::replace(&mut last, component) != *component)
             .find(|component| naming.encode_component(component) == name)
             .map(<[u8]>::to_vec)
     }
