@@ -297,6 +297,11 @@ impl Layout for Keys {
     }
 
     fn forget(&mut self, ino: Ino) {
+        if let Some(node) = self.tree.get(ino)
+            && !self.long_fields.is_empty()
+        {
+            self.long_fields.remove(&(node.parent, node.name.clone()));
+        }
         self.tree.forget(ino);
     }
 
@@ -352,13 +357,13 @@ impl Layout for Keys {
 
     fn describe(&self, ino: Ino) -> String {
         match self.tree.path(ino) {
-            Some(names) => {
+            Some(nodes) => {
                 let mut path = String::from("/");
-                for (n, name) in names.iter().enumerate() {
+                for (n, node) in nodes.iter().enumerate() {
                     if n > 0 {
                         path.push('/');
                     }
-                    path.push_str(&alloc::format!("{name}"));
+                    path.push_str(&alloc::format!("{}", node.name));
                 }
                 path
             }

@@ -76,9 +76,14 @@ impl Keys {
     /// The prefix of the keys in a directory; `None` when the directory is gone.
     pub(super) fn dir_prefix(&self, dir: Ino) -> Option<Vec<u8>> {
         let mut prefix = self.options.prefix.clone();
-        for name in self.tree.path(dir)? {
-            let component = self.component(&prefix, name.as_bytes())?;
-            prefix.extend_from_slice(&component);
+        for node in self.tree.path(dir)? {
+            match &node.component {
+                Some(component) => prefix.extend_from_slice(component),
+                None => {
+                    let component = self.component(&prefix, node.name.as_bytes())?;
+                    prefix.extend_from_slice(&component);
+                }
+            }
             prefix.push(self.options.naming.delimiter());
         }
         Some(prefix)
@@ -163,7 +168,10 @@ impl Keys {
             }),
             Reading::Shortened(short) => {
                 // As with any name it can be both, and both may be there.
-                let component = self.find_long(prefix, name.as_bytes(), &short.prefix);
+                let component = match self.tree.component(dir, name) {
+                    Some(component) => Some(component.to_vec()),
+                    None => self.find_long(prefix, name.as_bytes(), &short.prefix),
+                };
                 let field = self.long_fields.get(&(dir, name.clone()));
                 if component.is_none() && field.is_none() {
                     return None;
