@@ -61,6 +61,12 @@ pub trait Layout: Clone + Debug {
     /// Reads a range of a file. Ends with [`Outcome::Data`].
     fn read(&mut self, ino: Ino, offset: u64, len: u32, cx: &mut Cx<Self::Backend>) -> Step<Self>;
 
+    /// Whether [`read`](Self::read) hands over all of the file, whatever range it is asked for, so
+    /// that one read serves everybody who waits.
+    fn reads_whole(&self, _ino: Ino) -> bool {
+        false
+    }
+
     /// Writes a file's dirty extents. Ends with [`Outcome::Wrote`].
     fn write(&mut self, ino: Ino, out: &WriteOut, cx: &mut Cx<Self::Backend>) -> Step<Self>;
 

@@ -12,6 +12,14 @@
 //! | `batches.rs` | batches on their way, faults and re-sending |
 //! | `facts.rs` | leased facts |
 //! | `inodes.rs` | what the kernel holds |
+//!
+//! # Round trips
+//!
+//! How many batches an operation waits for when the kernel has just looked up the names it is
+//! about and nobody has changed anything since, over the keys layout. `tests/sim/round_trips.rs`
+//! counts them, with this table as its data.
+//!
+#![doc = include_str!("round_trips.md")]
 
 mod batches;
 mod cx;
@@ -152,6 +160,11 @@ pub struct Engine<L: Layout> {
     stalled: BTreeMap<Lane, Vec<InFlightBatch<L>>>,
     /// Lanes that were up once: since when they are down, or that they are not.
     links: BTreeMap<Lane, Option<Mono>>,
+    attached: bool,
+    /// Why there was no connection before anybody asked for one.
+    unreachable: Option<String>,
+    /// What was said last of the connections: several are lost for one reason.
+    said_of_links: String,
     handles: BTreeMap<Fh, Handle<L>>,
     next_fh: u64,
     files: BTreeMap<Ino, File>,
@@ -184,6 +197,9 @@ impl<L: Layout> Engine<L> {
             next_batch: 1,
             stalled: BTreeMap::new(),
             links: BTreeMap::new(),
+            attached: false,
+            unreachable: None,
+            said_of_links: String::new(),
             handles: BTreeMap::new(),
             next_fh: 1,
             files: BTreeMap::new(),
@@ -304,6 +320,10 @@ impl<L: Layout> Engine<L> {
         op.state = State::Start;
         match &op.request {
             Request::Attach => {
+                if let Some(reason) = self.unreachable.take() {
+                    self.finish(id, Ok(Response::Refused(reason)));
+                    return;
+                }
                 op.state = State::Session;
                 let step = self.layout.attach(&mut self.cx);
                 self.session_step(id, step);
@@ -332,6 +352,7 @@ impl<L: Layout> Engine<L> {
         match step {
             Step::Done(Outcome::Attached(attached)) => {
                 self.cx.config.read_only |= attached.read_only;
+                self.attached = true;
                 self.finish(id, Ok(Response::Attached(attached)));
             }
             Step::Done(Outcome::Refused(line)) => self.finish(id, Ok(Response::Refused(line))),
@@ -378,28 +399,26 @@ impl<L: Layout> Engine<L> {
 
     fn handle_link(&mut self, lane: Lane, link: Link) {
         self.layout.link(lane, &link, &mut self.cx);
-        match link {
+        let (reason, level) = match link {
             Link::Up { .. } => {
                 self.links.insert(lane, None);
+                self.said_of_links.clear();
                 self.resubmit_stalled(lane);
+                return;
             }
-            Link::Down(reason) => {
-                let was = self.lane_down(lane);
-                // Who has just asked to mount would rather know than wait; a mount that was there
-                // waits for its server to come back.
-                if was.is_none() && self.refuse_attach(&reason) {
-                    return;
-                }
-                if was == Some(None) {
-                    self.cx.notice(Level::Warn, reason);
-                }
+            Link::Down(reason) => (reason, Level::Warn),
+            Link::Refused(reason) => (reason, Level::Error),
+        };
+        let was = self.lane_down(lane);
+        if !self.attached {
+            // Who has just asked to mount would rather know than wait; a mount that was there
+            // waits for its server to come back.
+            if !self.refuse_attach(&reason) {
+                self.unreachable.get_or_insert(reason);
             }
-            Link::Refused(reason) => {
-                self.lane_down(lane);
-                if !self.refuse_attach(&reason) {
-                    self.cx.notice(Level::Error, reason);
-                }
-            }
+        } else if (was == Some(None) || level == Level::Error) && self.said_of_links != reason {
+            self.said_of_links.clone_from(&reason);
+            self.cx.notice(level, reason);
         }
     }
 

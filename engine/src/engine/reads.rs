@@ -53,7 +53,8 @@ impl<L: Layout> Engine<L> {
             return;
         }
         let coming = (first..=last).any(|n| file.fetching.contains_key(&n));
-        if !sequential && !coming && end - offset < block {
+        let whole = self.layout.reads_whole(ino);
+        if !sequential && !coming && !whole && end - offset < block {
             // A random reader wants these bytes, not the block around them.
             op.state = State::Piece;
             match self.layout.read(ino, offset, (end - offset) as u32, &mut self.cx) {
@@ -72,7 +73,7 @@ impl<L: Layout> Engine<L> {
 
     fn read_ahead(&mut self, ino: Ino, from: u64, size: u64) {
         let block = u64::from(self.cx.config.block_bytes);
-        if size == u64::MAX {
+        if size == u64::MAX || self.layout.reads_whole(ino) {
             return;
         }
         let ahead = u64::from(self.cx.config.readahead_bytes) / block;
@@ -89,6 +90,11 @@ impl<L: Layout> Engine<L> {
     /// Fetches those of the blocks that are neither here nor on their way.
     fn fetch_blocks(&mut self, ino: Ino, from: u64, to: u64) {
         let block = u64::from(self.cx.config.block_bytes);
+        let file = self.files.entry(ino).or_default();
+        if self.layout.reads_whole(ino) && !file.fetching.is_empty() {
+            // All of it is on its way.
+            return;
+        }
         let mut n = from;
         while n < to {
             let file = self.files.entry(ino).or_default();
@@ -227,11 +233,22 @@ impl<L: Layout> Engine<L> {
 
     /// Drops the blocks of the files that were filled longest ago.
     fn bound_blocks(&mut self) {
-        while self.block_bytes > self.cx.config.cache_bytes {
-            let Some((ino, kept)) = self.block_queue.pop_front() else { return };
-            if self.files.get(&ino).is_some_and(|file| file.kept == kept) {
-                self.drop_blocks(ino);
+        // The file filled last stays, however large: what a layout hands over whole it would have
+        // to hand over whole again for the next read.
+        for _ in 1..self.block_queue.len() {
+            if self.block_bytes <= self.cx.config.cache_bytes {
+                return;
             }
+            let Some((ino, kept)) = self.block_queue.pop_front() else { return };
+            let Some(file) = self.files.get(&ino).filter(|file| file.kept == kept) else {
+                continue;
+            };
+            // A reader that waits for more would fetch these again, and then those, for ever.
+            if !file.readers.is_empty() {
+                self.block_queue.push_back((ino, kept));
+                continue;
+            }
+            self.drop_blocks(ino);
         }
     }
 

@@ -310,14 +310,14 @@ impl Keys {
 
     fn spot(&self, dir: Ino, name: &Name) -> Result<Spot, Failure> {
         let prefix = self.dir_prefix(dir).ok_or_else(|| errno(Errno::ENOENT))?;
-        let place = self.place(dir, name).ok_or_else(|| Failure {
-            errno: Errno::EPERM,
-            text: Some(format!(
-                "{}/{name}: this name is reserved, no key can have it",
-                self.describe(dir)
-            )),
-        })?;
+        let place = self.place(dir, name).ok_or_else(|| self.reserved(dir, name))?;
         Ok(Spot { dir, prefix, name: name.clone(), place })
+    }
+
+    fn reserved(&self, dir: Ino, name: &Name) -> Failure {
+        let dir = self.describe(dir);
+        let text = format!("{dir}/{name}: this name is reserved, no key can have it");
+        Failure { errno: Errno::EPERM, text: Some(text) }
     }
 
     fn xattrs_of(&self, ino: Ino) -> Result<Bytes, Failure> {
@@ -343,6 +343,9 @@ impl Keys {
                     return Err(errno(Errno::EPERM));
                 }
                 let spot = self.spot(*dir, name)?;
+                if attr.kind == Kind::Dir && spot.place.dir.is_none() {
+                    return Err(self.reserved(*dir, name));
+                }
                 self.lower_create(&spot, attr, target.as_ref(), program);
             }
             Change::Unlink { dir, name, ino, kind, held, .. } => {
@@ -636,6 +639,9 @@ impl Keys {
                 for (_, place) in &committing.letters {
                     self.live.refresh_place(place);
                 }
+                for (_, prefix) in &committing.sides {
+                    self.live.refresh_side(prefix);
+                }
             }
             _ => return Step::Fail(self.odd("commit", reply)),
         }
@@ -796,10 +802,6 @@ impl Keys {
         if self.index.contains_xattrs(&key) {
             self.index_xattrs(&key, false);
             self.index_xattrs(&xattr_key(&to.prefix, to_name.as_bytes()), true);
-        }
-        if self.index.contains_side(&from.prefix) && self.stores_records() {
-            // Its record may have come along.
-            self.live.refresh_side(&to.prefix);
         }
         let is_side = self.tree.child(dir, name).and_then(|ino| self.tree.get(ino));
         if is_side.is_some_and(|node| node.what == What::Side) {

@@ -97,19 +97,28 @@ impl Keys {
         Some((place, prefix, Bytes::copy_from_slice(node.name.as_bytes())))
     }
 
+    /// Text that is made from a collection is read whole, since two pieces of it that were made at
+    /// different times might not fit together; a large field, since the server would copy all of
+    /// it for each piece.
+    pub(super) fn is_read_whole(&self, ino: Ino) -> bool {
+        match self.contents(ino) {
+            Some((_, What::Collection)) => true,
+            Some((_, What::Field)) => {
+                self.tree.get(ino).is_some_and(|node| node.attr.size >= LARGE as u64)
+            }
+            _ => false,
+        }
+    }
+
     pub(super) fn start_data_read(&mut self, ino: Ino, offset: u64, len: u32) -> Step<Self> {
         let Some((place, what)) = self.contents(ino) else { return Step::fail(Errno::ESTALE) };
-        // Text that is made from a collection is read whole: two pieces of it made at different
-        // times might not fit together.
-        let (offset, len) = match what {
-            What::Collection => (0, self.value_limit),
-            _ => (offset, u64::from(len)),
-        };
+        let whole = self.is_read_whole(ino);
+        let (offset, len) = if whole { (0, self.value_limit) } else { (offset, u64::from(len)) };
         let number = |n: u64| Bytes::from(format!("{n}"));
         let script = Command::Script {
             script: &scripts::READ,
-            keys: smallvec![place.full.clone().unwrap_or_default(), place.bare.unwrap_or_default()],
-            args: smallvec![place.field, number(offset), number(len)],
+            keys: place.both_keys().into_iter().collect(),
+            args: smallvec![place.field.clone(), number(offset), number(len)],
         };
         let (command, fallback) = match (what, place.full) {
             (What::String, Some(full)) => {
@@ -117,6 +126,14 @@ impl Keys {
                 let range = smallvec![Bytes::from_static(b"GETRANGE"), full, number(offset), last];
                 (Command::Plain(range), Some(script))
             }
+            (What::Field, _) if whole => match &place.bare {
+                Some(bare) => {
+                    let get = Bytes::from_static(b"HGET");
+                    let whole = smallvec![get, bare.clone(), place.field.clone()];
+                    (Command::Plain(whole), Some(script))
+                }
+                None => (script, None),
+            },
             _ => (script, None),
         };
         let reading = Reading { ino, offset, len, fallback };
@@ -162,9 +179,7 @@ impl Keys {
             if self.stores_records() && !name.is_empty() { side_key(&dir) } else { Bytes::new() };
         let size = self.tree.get(ino).map_or(0, |node| node.attr.size);
         let keys = |first: Option<&Bytes>| -> Args {
-            let full = place.full.clone().unwrap_or_default();
-            let bare = place.bare.clone().unwrap_or_default();
-            first.cloned().into_iter().chain([full, bare]).collect()
+            first.cloned().into_iter().chain(place.both_keys()).collect()
         };
         let mtime = Bytes::from(format!("{}", out.mtime.0));
         let wish = Bytes::from_static(place.wish().as_bytes());
@@ -235,13 +250,17 @@ impl Keys {
         if let Some(stage) = &node.stage {
             return Way::Staged { stage: stage.clone(), publish: out.publish };
         }
-        let large = bytes >= LARGE && reach <= self.value_limit;
+        let fits = reach <= self.value_limit;
+        let large = bytes >= LARGE && fits;
+        // Several changes of a large field: each would copy all of it.
+        let scattered = out.extents.len() > 1 && node.attr.size >= LARGE as u64 && fits;
         match (node.what, &place.full) {
             (What::String, Some(key)) if large && !out.replace && !node.has_record => {
                 Way::Direct(key.clone())
             }
-            (What::Field, _) if large && !out.publish => {
-                Way::Staged { stage: stage_key(self.live.session(), ino), publish: false }
+            (What::Field, _) if (large && !out.publish) || scattered => {
+                let stage = stage_key(self.live.session(), ino);
+                Way::Staged { stage, publish: out.publish }
             }
             _ => Way::Script,
         }
@@ -283,6 +302,8 @@ impl Keys {
             }
         };
         let before = self.tree.get(ino).map_or(0, |node| node.attr.size);
+        // A value that was gone may have been made anew as something else.
+        let mut became = None;
         let (size, version) = match last {
             // Of SETRANGE; of the stage script when there were no extents.
             Some(Reply::Int(size)) => (u64::try_from(*size).ok(), -1),
@@ -309,6 +330,11 @@ impl Keys {
                 }
                 let size = answer.get(1).and_then(Reply::as_int);
                 let version = answer.get(2).and_then(Reply::as_int).unwrap_or(-1);
+                became = match answer.get(3).and_then(Reply::as_bytes) {
+                    Some(b"s") => Some(What::String),
+                    Some(b"f") => Some(What::Field),
+                    _ => None,
+                };
                 (size.and_then(|n| u64::try_from(n).ok()), version)
             }
             _ if writing.replace => (Some(0), -1),
@@ -330,6 +356,7 @@ impl Keys {
         let epoch = self.epoch;
         if let Some(node) = self.tree.get_mut(ino) {
             node.tainted = epoch;
+            node.what = became.unwrap_or(node.what);
             node.attr.size = size;
             node.attr.mtime = writing.mtime;
             node.attr.ctime = node.attr.ctime.max(writing.mtime);
@@ -363,7 +390,7 @@ impl Keys {
     /// Keeps the attributes of a file that has no record, for as long as the session lasts.
     pub(super) fn remember_times(&mut self, ino: Ino) {
         let Some(node) = self.tree.get(ino) else { return };
-        if node.detached || node.what == What::Dir {
+        if node.detached || matches!(node.what, What::Dir | What::Side) {
             return;
         }
         let (attr, name) = (node.attr, node.name.clone());

@@ -200,7 +200,7 @@ impl Keys {
             let prefix = self.dir_prefix(node.parent)?;
             (self.place(node.parent, &node.name)?, xattr_key(&prefix, node.name.as_bytes()))
         };
-        let keys = smallvec![place.full.unwrap_or_default(), place.bare.unwrap_or_default(), x];
+        let keys = place.both_keys().into_iter().chain([x]).collect();
         let mut args: Args = smallvec![place.field];
         args.extend(name.map(|name| Bytes::copy_from_slice(name.as_bytes())));
         let ask = Command::Script { script: &scripts::XATTR, keys, args };
@@ -317,6 +317,14 @@ impl Keys {
             return record;
         }
         match self.memory.get(prefix, name).filter(|it| it.kind == kind) {
+            // What has no record on the server has the usual mode and owner, whatever it had
+            // when its times were noted.
+            Some(it) if self.stores_records() => Record {
+                atime: it.atime,
+                mtime: it.mtime,
+                ctime: it.ctime,
+                ..self.default_record(kind)
+            },
             Some(record) => record.clone(),
             None => self.default_record(kind),
         }

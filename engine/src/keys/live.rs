@@ -295,15 +295,9 @@ impl Keys {
             if let Some(prefix) = own.strip_prefix(b"a:")
                 && prefix.starts_with(&self.options.prefix)
             {
+                // Its version tells exactly whether this is the echo of a change of ours; until it
+                // is known, nothing is dropped, or every create would void its directory.
                 self.live.sides.insert(prefix.to_vec());
-                let epoch = self.epoch;
-                if let Some(dir) = self.find_dir(prefix)
-                    && let Some(node) = self.tree.get_mut(dir)
-                {
-                    node.side_tainted = epoch;
-                    node.tainted = epoch;
-                    node.children_tainted = epoch;
-                }
             } else if own.starts_with(b"x:") {
                 // Only to know that there is one when its directory is renamed; a hash that is
                 // gone does no harm there.
@@ -628,6 +622,14 @@ impl Keys {
         let Some(scan) = self.live.scan.take() else { return };
         let took = cx.now.mono.since(scan.started);
         self.index = scan.index;
+        // A reply that crossed a `FLUSHDB` tells of what was there before.
+        let sides = [RESERVED, b"a:"].concat();
+        for key in &scan.touched {
+            match key.strip_prefix(&sides[..]) {
+                Some(prefix) => self.live.refresh_side(prefix),
+                None => self.live.refresh_key(key),
+            }
+        }
         if !self.live.ready {
             self.live.ready = true;
             cx.wake();
@@ -708,6 +710,7 @@ impl Keys {
         let Some(dir) = self.find_dir(prefix) else { return };
         let epoch = self.epoch;
         if let Some(node) = self.tree.get_mut(dir) {
+            node.tainted = epoch;
             node.side_tainted = epoch;
             node.children_tainted = epoch;
         }
@@ -749,7 +752,10 @@ impl Keys {
             if last || was_dir != Some(is_dir) {
                 // A directory that stays one is left alone: programs may stand in it.
                 if was_dir != Some(true) || !is_dir {
-                    self.name_changed(dir, &name, cx);
+                    // A file that is there stays what it is for those who have it open: it may be
+                    // one of ours whose reply was lost.
+                    let stays = last && was_dir == Some(false) && self.index.contains_key(path);
+                    self.name_changed(dir, &name, stays, cx);
                 }
                 return;
             }
@@ -760,8 +766,9 @@ impl Keys {
         }
     }
 
-    fn name_changed(&mut self, dir: Ino, name: &Name, cx: &mut Cx<Redis>) {
-        if let Some(ino) = self.tree.detach(dir, name) {
+    fn name_changed(&mut self, dir: Ino, name: &Name, stays: bool, cx: &mut Cx<Redis>) {
+        let known = if stays { self.tree.child(dir, name) } else { self.tree.detach(dir, name) };
+        if let Some(ino) = known {
             cx.invalidate_inode(ino);
         }
         let epoch = self.epoch;

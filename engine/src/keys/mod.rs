@@ -157,6 +157,12 @@ impl Keys {
         self.index.len()
     }
 
+    /// How many inodes are remembered.
+    #[must_use]
+    pub fn inodes(&self) -> usize {
+        self.tree.len()
+    }
+
     /// The record of what has none.
     fn default_record(&self, kind: Kind) -> Record {
         let perm = match kind {
@@ -188,7 +194,10 @@ impl Keys {
             "NOPERM" => Errno::EACCES,
             "WRONGTYPE" => Errno::EIO,
             _ if line.contains("OOM command not allowed") => Errno::ENOSPC,
-            _ if line.contains("no permissions") || line.contains("has no permission") => {
+            _ if line.contains("no permissions")
+                || line.contains("has no permission")
+                || line.contains("user executing the script can't") =>
+            {
                 Errno::EACCES
             }
             _ if line.contains("read only replica") => Errno::EROFS,
@@ -270,6 +279,10 @@ impl Layout for Keys {
 
     fn read(&mut self, ino: Ino, offset: u64, len: u32, _cx: &mut Cx<Redis>) -> Step<Self> {
         self.start_data_read(ino, offset, len)
+    }
+
+    fn reads_whole(&self, ino: Ino) -> bool {
+        self.is_read_whole(ino)
     }
 
     fn write(&mut self, ino: Ino, out: &WriteOut, cx: &mut Cx<Redis>) -> Step<Self> {

@@ -25,6 +25,12 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// The two keys as scripts take them.
+    pub(super) fn both_keys(&self) -> [Bytes; 2] {
+        let or_none = |key: &Option<Bytes>| key.clone().unwrap_or(Bytes::from_static(RESERVED));
+        [or_none(&self.full), or_none(&self.bare)]
+    }
+
     /// The keys that can hold the value.
     pub(super) fn keys(&self) -> impl Iterator<Item = &Bytes> {
         self.full.iter().chain(&self.bare)
@@ -108,10 +114,12 @@ impl Keys {
     /// can have this name.
     pub(super) fn place(&self, dir: Ino, name: &Name) -> Option<Place> {
         let prefix = self.dir_prefix(dir)?;
-        let place = self.place_in(dir, &prefix, name)?;
+        let mut place = self.place_in(dir, &prefix, name)?;
         let reserved =
             |key: &Option<Bytes>| key.as_ref().is_some_and(|key| key.starts_with(RESERVED));
-        let is_reserved = reserved(&place.full) || reserved(&place.bare) || reserved(&place.dir);
+        let is_reserved = reserved(&place.full) || reserved(&place.bare);
+        // A key may have the name; a directory may not.
+        place.dir = place.dir.filter(|dir| !dir.starts_with(RESERVED));
         (!is_reserved).then_some(place)
     }
 

@@ -278,7 +278,14 @@ impl Keys {
         }
         let Some(plan) = moving.plan else { return Step::Done(Outcome::Done) };
         if !self.stores_records() {
-            self.index_side(&moving.from, false);
+            // In memory, the directories that are there for their own sake move like keys.
+            let below: Vec<Vec<u8>> =
+                self.index.sides_below(&moving.from).map(<[u8]>::to_vec).collect();
+            for dir in below {
+                let renamed = [&moving.to, &dir[moving.from.len()..]].concat();
+                self.index_side(&dir, false);
+                self.index_side(&renamed, true);
+            }
             self.index_side(&moving.to, true);
         }
         self.memory.rename_dir(&moving.from, &moving.to);

@@ -82,6 +82,10 @@ impl Tree {
         Tree { nodes }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
     pub(super) fn get(&self, ino: Ino) -> Option<&Node> {
         self.nodes.get(&ino)
     }

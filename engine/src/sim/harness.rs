@@ -9,6 +9,7 @@
 
 mod kernel;
 mod net;
+mod programs;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -17,7 +18,7 @@ use bytes::Bytes;
 
 use crate::backend::redis::{Command, Redis, Reply};
 use crate::config::Config;
-use crate::contract::{Input, Notice, Output};
+use crate::contract::{Batch, Input, Notice, Output};
 use crate::engine::Engine;
 use crate::errno::Errno;
 use crate::id::{Lane, OpId};
@@ -103,6 +104,12 @@ struct Mount {
     answers: BTreeMap<OpId, Result<Response, Errno>>,
     notices: Vec<Notice>,
     batches: u64,
+    /// The batches of the last request, for messages.
+    sent: Vec<Batch<Redis>>,
+    /// How many of these its answer took.
+    took: usize,
+    /// It dies after so many further steps; at 0 it is dead and answers nothing.
+    doom: Option<u64>,
 }
 
 /// Something that can happen by itself.
@@ -147,6 +154,9 @@ impl World {
             answers: BTreeMap::new(),
             notices: Vec::new(),
             batches: 0,
+            sent: Vec::new(),
+            took: 0,
+            doom: None,
         });
         self.attach(at);
         at
@@ -158,6 +168,8 @@ impl World {
     }
 
     fn attach(&mut self, at: usize) {
+        // A mount that finds no server is refused; that is not what is played here.
+        let weather = self.set_weather(Weather { cuts: 0, stalls: 0, ..self.weather });
         for lane in Lane::ALL {
             self.mounts[at].wires.insert(lane, Wire::default());
             self.connect(at, lane);
@@ -166,6 +178,13 @@ impl World {
             Ok(Response::Attached(_)) => {}
             other => panic!("attach: {other:?}"),
         }
+        self.set_weather(weather);
+    }
+
+    /// The mount will die after so many steps, most likely in the middle of something: from then
+    /// on all requests come to `ENODEV`, until [`crash`](Self::crash) is called.
+    pub fn doom(&mut self, at: usize, steps: u64) {
+        self.mounts[at].doom = Some(steps);
     }
 
     /// Closes what is open, unmounts in good order, and mounts again.
@@ -192,6 +211,7 @@ impl World {
         mount.kernel = Kernel::new(setup.kernel_caches);
         mount.pending.clear();
         mount.answers.clear();
+        mount.doom = None;
         self.attach(at);
     }
 
@@ -226,6 +246,12 @@ impl World {
         self.mounts[at].batches
     }
 
+    /// The batches that a mount has sent from its last request until that was answered.
+    #[must_use]
+    pub fn last_batches(&self, at: usize) -> &[Batch<Redis>] {
+        &self.mounts[at].sent[..self.mounts[at].took]
+    }
+
     /// What a mount had to say so far.
     #[must_use]
     pub fn notices(&self, at: usize) -> &[Notice] {
@@ -245,6 +271,11 @@ impl World {
     }
 
     // ---- time
+
+    /// Changes the weather; returns what it was.
+    pub fn set_weather(&mut self, weather: Weather) -> Weather {
+        core::mem::replace(&mut self.weather, weather)
+    }
 
     /// Sets the clock on the wall, which nothing else moves but [`sleep`](Self::sleep).
     pub fn set_wall(&mut self, wall: Wall) {
@@ -286,6 +317,9 @@ impl World {
 
     /// Asks, and lets things happen until the answer is there.
     pub fn request(&mut self, at: usize, request: Request) -> Result<Response, Errno> {
+        if self.mounts[at].doom == Some(0) {
+            return Err(Errno::ENODEV);
+        }
         let op = self.start(at, request);
         self.wait(at, op)
     }
@@ -293,6 +327,8 @@ impl World {
     /// Asks.
     pub fn start(&mut self, at: usize, request: Request) -> OpId {
         let mount = &mut self.mounts[at];
+        mount.sent.clear();
+        mount.took = 0;
         let op = OpId(mount.next_op);
         mount.next_op += 1;
         let deadline = match &request {
@@ -312,6 +348,12 @@ impl World {
         for _ in 0..STEPS {
             if let Some(answer) = self.mounts[at].answers.remove(&op) {
                 return answer;
+            }
+            if let Some(left) = &mut self.mounts[at].doom {
+                *left = left.saturating_sub(1);
+                if *left == 0 {
+                    return Err(Errno::ENODEV);
+                }
             }
             self.step();
         }
@@ -389,7 +431,7 @@ impl World {
         let wires = self.mounts.iter().flat_map(|mount| mount.wires.values());
         wires.filter_map(|wire| match wire.back_at {
             Some(at) => Some(at),
-            None => wire.is_busy().then_some(wire.still_until),
+            None => (wire.still_until > self.now.mono).then_some(wire.still_until),
         })
     }
 
@@ -427,6 +469,7 @@ impl World {
                 Output::Submit(batch) => {
                     assert!(!batch.commands.is_empty(), "an empty batch");
                     mount.batches += 1;
+                    mount.sent.push(batch.clone());
                     if let Some(wire) = mount.wires.get_mut(&batch.lane) {
                         wire.batches.push_back(batch);
                     }
@@ -436,6 +479,7 @@ impl World {
                     assert!(deadline.is_some(), "{op:?} is answered, and nobody asked: {answer:?}");
                     let late = deadline.is_some_and(|deadline| now.mono > deadline);
                     assert!(!late, "{op:?} is answered too late: {answer:?}");
+                    mount.took = mount.sent.len();
                     mount.answers.insert(op, answer);
                 }
                 Output::Invalidate(what) => mount.kernel.invalidate(&what),

@@ -29,6 +29,8 @@ pub(crate) enum Step {
     Redis(Command),
     /// Time passes.
     Sleep(Duration),
+    /// Everything comes to rest, and what each mount shows is looked at.
+    Look,
 }
 
 /// A world to play in, and what is looked at there.
@@ -62,7 +64,7 @@ impl Stage {
     /// The model of the filesystem that a mount shows at the beginning.
     pub(crate) fn model(&self) -> Model {
         let mut world = Stage { weather: Weather::CALM, ..self.clone() }.world();
-        let root = world.fs(0).tree().remove(&Path::default()).unwrap();
+        let root = world.fs(0).tree().remove(&Path::default()).expect("a root");
         let caps = dbmount_engine::layout::Layout::caps(world.engine_of(0).layout());
         Model::new(caps, CALLER, &root)
     }
@@ -138,6 +140,50 @@ pub(crate) fn operations(stage: &Stage, count: usize) -> Vec<Step> {
         .collect()
 }
 
+/// The same with something else after every so many operations, drawn from the seed.
+pub(crate) fn interspersed(steps: Vec<Step>, seed: u64, other: impl Fn(u64) -> Step) -> Vec<Step> {
+    let mut random = Random(seed ^ 0xd1ce);
+    let mut all = Vec::new();
+    for step in steps {
+        all.push(step);
+        let draw = random.next();
+        if draw.is_multiple_of(25) {
+            all.push(other(draw));
+        }
+    }
+    all
+}
+
+/// Operations on several mounts in turn. Before another mount has its turn all is closed: between
+/// mounts consistency is from close to open.
+pub(crate) fn turns(
+    stage: &Stage,
+    count: usize,
+    foreign: impl Fn(&mut Random) -> Option<Step>,
+) -> Vec<Step> {
+    let mut random = Random(stage.seed ^ 0x7e45);
+    let swarm = Swarm::of(random.next());
+    let mut model = stage.model();
+    let mut steps = Vec::new();
+    while steps.len() < count {
+        let at = random.next() as usize % stage.setups.len();
+        for _ in 0..1 + random.next() % 12 {
+            let op = swarm.op(random.draw(), &model);
+            model.apply(&op, Wall(0));
+            steps.push(Step::Run(at, op));
+        }
+        for (slot, _) in model.slots() {
+            model.apply(&Op::Close { slot }, Wall(0));
+            steps.push(Step::Run(at, Op::Close { slot }));
+        }
+        while let Some(step) = foreign(&mut random) {
+            steps.push(step);
+        }
+        steps.push(Step::Look);
+    }
+    steps
+}
+
 /// The mount against the model, step by step.
 pub(crate) fn against_model(stage: &Stage, steps: &[Step]) -> Option<String> {
     let mut world = stage.world();
@@ -167,7 +213,9 @@ pub(crate) fn against_model(stage: &Stage, steps: &[Step]) -> Option<String> {
                 world.remount(*at);
                 times = false;
             }
-            Step::Crash(_) | Step::Redis(_) => return Some(String::from("not in this play")),
+            Step::Crash(_) | Step::Redis(_) | Step::Look => {
+                return Some(String::from("not in this play"));
+            }
             Step::Sleep(time) => world.sleep(*time),
         }
         if (n + 1) % stage.every == 0 || n + 1 == steps.len() {

@@ -58,7 +58,7 @@ fn atomic_batches() {
                 Some(line) => Command::plain(line.split(' ')),
                 None => Command::Script {
                     script: &scripts::READ,
-                    keys: ["a".into(), "".into()].into_iter().collect(),
+                    keys: ["a".into(), ".dbmount:".into()].into_iter().collect(),
                     args: ["".into(), "0".into(), "9".into()].into_iter().collect(),
                 },
             };

@@ -150,11 +150,11 @@ fn script(script: &'static Script, keys: Vec<Bytes>, args: Vec<Bytes>) -> Comman
     Command::Script { script, keys: keys.into(), args: args.into() }
 }
 
-/// Two or three keys of which some may be empty.
+/// Two or three keys; the reserved prefix alone stands for none.
 fn few_keys(c: &mut Choices<'_>, third: &[&str]) -> Vec<Bytes> {
     let mut keys = vec![
-        c.word(&["a.b", "a", "c", "d", "", "c.x"]).into(),
-        c.word(&["a", "c", "d", "", "a"]).into(),
+        c.word(&["a.b", "a", "c", "d", "", ".dbmount:", "c.x"]).into(),
+        c.word(&["a", "c", "d", "", ".dbmount:", "a"]).into(),
     ];
     if !third.is_empty() {
         keys.push(c.word(third).into());

@@ -102,14 +102,25 @@ fn run(options: &Options) -> Result<(), String> {
     let mut table = Table::new(&options.only);
     // Declared after `dir`, so that it is gone before the directory is.
     let server = Server::start(dir.path())?;
+    let measured = measure(options, &program, &server, dir.path(), &mut table);
+    // What there is of it is of use even when the rest failed.
+    print!("{table}");
+    measured
+}
+
+fn measure(
+    options: &Options,
+    program: &Program,
+    server: &Server,
+    dir: &Path,
+    table: &mut Table,
+) -> Result<(), String> {
     if options.work.contains(&Work::Limits) {
-        server.measure_limits(&mut table)?;
+        server.measure_limits(table)?;
     }
     for &target in &options.only {
-        let bench = Bench { options, program: &program, server: &server, dir: dir.path(), target };
-        bench.run(&mut table)?;
+        Bench { options, program, server, dir, target }.run(table)?;
     }
-    print!("{table}");
     Ok(())
 }
 

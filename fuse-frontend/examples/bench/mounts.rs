@@ -24,22 +24,17 @@ impl Program {
         let this = std::env::current_exe().map_err(|error| error.to_string())?;
         let folder = this.parent().and_then(Path::parent).unwrap_or(Path::new("."));
         let program = folder.join("dbmount");
-        let built = |path: &Path| fs::metadata(path).and_then(|data| data.modified());
-        let Ok(when) = built(&program) else {
+        let Ok(built) = fs::metadata(&program).and_then(|data| data.modified()) else {
             return Err(format!(
                 "{} is not there; build it with `cargo build --release -p dbmount`",
                 program.display()
             ));
         };
+        // `cargo run --example` builds the library anew and not the binary.
+        let minutes = built.elapsed().unwrap_or_default().as_secs() / 60;
+        eprintln!("{}, built {minutes} min ago", program.display());
         if cfg!(debug_assertions) {
             eprintln!("this is a debug build: run it with --release for figures that mean much");
-        }
-        if built(&this).is_ok_and(|this| this > when) {
-            eprintln!(
-                "note: {} is older than this program; `cargo build --release -p dbmount` brings \
-                 it up to date",
-                program.display()
-            );
         }
         Ok(Program(program))
     }

@@ -267,3 +267,31 @@ fn a_large_directory_is_listed_and_deleted_at_once() {
     mount.end();
     assert_eq!(client.everything(), [""; 0]);
 }
+
+#[test]
+fn memory_that_is_mapped_is_the_file() {
+    needs("python3", "python3");
+    let server = Server::new();
+    let mut client = server.client();
+    client.run(&["SET", "s", &"0123456789".repeat(1000)]);
+    client.run(&["HSET", "h", "f", &"0123456789".repeat(1000)]);
+    let mount = Mount::new(&server);
+    for name in ["s", "h.f"] {
+        mount.sh(&format!(
+            "python3 -c '
+import mmap
+with open(\"{name}\", \"r+b\") as file, mmap.mmap(file.fileno(), 0) as memory:
+    assert memory[9990:] == b\"0123456789\"
+    memory[5000:5003] = b\"abc\"
+    memory.flush()
+    assert open(\"{name}\", \"rb\").read()[4999:5004] == b\"9abc3\"
+    memory[0:1] = b\"X\"
+'"
+        ));
+    }
+    let (string, field) = (client.get("s"), client.say("HGET h f").bytes());
+    for value in [string, field] {
+        assert_eq!(value.len(), 10_000);
+        assert_eq!((&value[..3], &value[4999..5004]), (&b"X12"[..], &b"9abc3"[..]));
+    }
+}

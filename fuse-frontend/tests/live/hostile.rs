@@ -123,6 +123,7 @@ fn known_pairs() -> Keyspace {
         |head: usize, tail: usize| [vec![b'p'; head], b".".to_vec(), vec![b'q'; tail]].concat();
     for key in [
         "both",
+        ".dbmount",
         "both:below",
         "x.y",
         "x.y:z",

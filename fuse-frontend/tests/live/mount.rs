@@ -16,6 +16,8 @@ use crate::shell::{self, Ended, needs, run, until};
 
 /// A mount that a test did not end by now hangs, and the test with it.
 const LIFE: Duration = Duration::from_secs(150);
+/// What is run by hand on much more (see `hostile.rs` and `copies.rs`) may take longer.
+const LONG_LIFE: Duration = Duration::from_secs(3600);
 
 /// The program, with nothing of its user's.
 pub(crate) fn program(words: &[&str]) -> Command {
@@ -73,9 +75,11 @@ impl Mount {
             is_mounted(&point)
         });
         let (watch, dropped) = channel();
+        let by_hand = ["DBMOUNT_LIVE_KEYS", "DBMOUNT_LIVE_TREE"].map(std::env::var_os);
+        let life = if by_hand.iter().any(Option::is_some) { LONG_LIFE } else { LIFE };
         let pid = Pid::from_child(&child);
         thread::spawn(move || {
-            if dropped.recv_timeout(LIFE) == Err(RecvTimeoutError::Timeout) {
+            if dropped.recv_timeout(life) == Err(RecvTimeoutError::Timeout) {
                 // Whoever hangs on it gets ENOTCONN now.
                 let _ended = kill_process(pid, Signal::KILL);
             }

@@ -47,7 +47,7 @@ fn two_mounts_see_each_others_changes() {
         });
         fs::remove_dir_all(from.at("moved")).unwrap();
         within(SOON, "removal", || !to.at("moved").exists());
-        assert_eq!(fs::read_dir(&to.point()).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(to.point()).unwrap().count(), 0);
     }
     one.end();
     two.end();

@@ -2,6 +2,13 @@
 -- field `field` of the hash key `bare`. Either may be missing (nil).
 local call = redis.call
 
+-- Stands for a missing key among KEYS. It is reserved, where the empty key may be there.
+local NONE = '.dbmount:'
+
+local function place_at(full, bare, field)
+  return { full = full ~= NONE and full or nil, bare = bare ~= NONE and bare or nil, field = field }
+end
+
 local function typeof(key)
   if not key then return 'none' end
   return call('TYPE', key).ok

@@ -1,5 +1,5 @@
 -- Makes sure of the string that a large field is written to piece by piece, since every
--- change of a field itself copies all of it. KEYS: stage, full, bare ('' for none).
+-- change of a field itself copies all of it. KEYS: stage, full, bare (NONE for none).
 -- ARGV: field, keep, length, milliseconds to keep it without a sign of life.
 -- keep is 0: the stage is emptied. keep is 1: a stage that is missing starts as a copy of
 -- the value, which must be that long at least.
@@ -7,11 +7,7 @@
 -- missing and the value is not what was staged. After these two the stage is a hash, so that
 -- the pieces which follow in the same batch are refused, and what they lack is not published.
 local stage, keep, ms = KEYS[1], ARGV[2], ARGV[4]
-local p = {
-  full = KEYS[2] ~= '' and KEYS[2] or nil,
-  bare = KEYS[3] ~= '' and KEYS[3] or nil,
-  field = ARGV[1],
-}
+local p = place_at(KEYS[2], KEYS[3], ARGV[1])
 if keep == '0' then
   call('SET', stage, '', 'PX', ms)
   return 'ok'

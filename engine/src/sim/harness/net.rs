@@ -27,12 +27,6 @@ pub(super) struct Wire {
     pub(super) pushes: VecDeque<Push>,
 }
 
-impl Wire {
-    pub(super) fn is_busy(&self) -> bool {
-        !(self.batches.is_empty() && self.replies.is_empty() && self.pushes.is_empty())
-    }
-}
-
 impl World {
     pub(super) fn wire(&mut self, at: usize, lane: Lane) -> &mut Wire {
         self.mounts[at].wires.entry(lane).or_default()
