@@ -411,9 +411,10 @@ impl<L: Layout> Engine<L> {
         };
         let was = self.lane_down(lane);
         if !self.attached {
-            // Who has just asked to mount would rather know than wait; a mount that was there
-            // waits for its server to come back.
-            if !self.refuse_attach(&reason) {
+            // Who has just asked to mount would rather know than wait; whoever reached the server
+            // once waits for it to come back.
+            let hopeless = was.is_none() || level == Level::Error;
+            if hopeless && !self.refuse_attach(&reason) {
                 self.unreachable.get_or_insert(reason);
             }
         } else if (was == Some(None) || level == Level::Error) && self.said_of_links != reason {

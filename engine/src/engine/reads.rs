@@ -244,11 +244,11 @@ impl<L: Layout> Engine<L> {
                 continue;
             };
             // A reader that waits for more would fetch these again, and then those, for ever.
-            if !file.readers.is_empty() {
+            if file.readers.is_empty() {
+                self.drop_blocks(ino);
+            } else {
                 self.block_queue.push_back((ino, kept));
-                continue;
             }
-            self.drop_blocks(ino);
         }
     }
 

@@ -355,8 +355,8 @@ impl Keys {
         self.epoch = Epoch(self.epoch.0 + 1);
         let epoch = self.epoch;
         if let Some(node) = self.tree.get_mut(ino) {
-            node.tainted = epoch;
             node.what = became.unwrap_or(node.what);
+            node.tainted = epoch;
             node.attr.size = size;
             node.attr.mtime = writing.mtime;
             node.attr.ctime = node.attr.ctime.max(writing.mtime);
