@@ -49,7 +49,7 @@ enum Way {
     /// One script that finds the value, writes, and marks the times.
     Script,
     /// A large piece of a string without a record: the script engine's copies are saved.
-    Direct(Bytes),
+    Direct { key: Bytes, first: u64, last: u64 },
     /// A large field: every change of a field copies all of it, so pieces go to a string of their
     /// own, which becomes the field when somebody waits for it.
     Staged { stage: Bytes, publish: bool },
@@ -202,7 +202,7 @@ impl Keys {
                 keys.push(side);
                 commands.push(Command::Script { script: &scripts::WRITE, keys, args });
             }
-            Way::Direct(key) => {
+            Way::Direct { key, .. } => {
                 let exists = Bytes::from_static(b"EXISTS");
                 commands.push(Command::Plain(smallvec![exists, key.clone()]));
                 commands.extend(set_ranges(key, out));
@@ -233,7 +233,7 @@ impl Keys {
         let mode = match way {
             // Without the stage, which a script makes, the pieces must not be written; and a script
             // that the server does not know any more is no stage.
-            Way::Direct(_) | Way::Staged { .. } => Mode::Atomic,
+            Way::Direct { .. } | Way::Staged { .. } => Mode::Atomic,
             Way::Script => Mode::Ordered,
         };
         let writing =
@@ -256,7 +256,8 @@ impl Keys {
         let scattered = out.extents.len() > 1 && node.attr.size >= LARGE as u64 && fits;
         match (node.what, &place.full) {
             (What::String, Some(key)) if large && !out.replace && !node.has_record => {
-                Way::Direct(key.clone())
+                let first = out.extents.first().map_or(0, |(at, _)| *at);
+                Way::Direct { key: key.clone(), first, last: reach }
             }
             (What::Field, _) if (large && !out.publish) || scattered => {
                 let stage = stage_key(self.live.session(), ino);
@@ -291,10 +292,18 @@ impl Keys {
         let (last, published) = match &writing.way {
             Way::Script => (replies.last(), true),
             Way::Staged { publish, .. } => (replies.last(), *publish),
-            Way::Direct(key) => {
+            Way::Direct { key, first, last } => {
                 if replies.first().and_then(Reply::as_int) == Some(0) {
-                    // It was deleted meanwhile, and has just been made again: nobody wants that.
-                    let unmake = Command::plain([Bytes::from_static(b"DEL"), key.clone()]);
+                    // It was deleted meanwhile, and has just been made again: nobody wants that,
+                    // unless somebody else has put a value of his own there since.
+                    let unmake = Command::Script {
+                        script: &scripts::UNMAKE,
+                        keys: smallvec![key.clone()],
+                        args: smallvec![
+                            Bytes::from(format!("{first}")),
+                            Bytes::from(format!("{last}"))
+                        ],
+                    };
                     let gone = Ticket::Write(Box::new(Writing { unmade: true, ..writing.clone() }));
                     return Step::Work(Self::work(Lane::Bulk, alloc::vec![unmake], gone));
                 }

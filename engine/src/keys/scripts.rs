@@ -25,6 +25,8 @@ pub static WRITE: Script = script!("write", "", "place", "write");
 pub static STAGE: Script = script!("stage", "", "place", "stage");
 /// Publishes a staged value.
 pub static PUBLISH: Script = script!("publish", "", "place", "publish");
+/// Takes back a string that should not have been made.
+pub static UNMAKE: Script = script!("unmake", "allow-oom", "place", "unmake");
 /// Applies a plan.
 pub static COMMIT: Script = script!("commit", "", "place", "tree", "commit");
 /// Applies a plan that frees memory, so that `rm` works on a full server.
@@ -39,5 +41,16 @@ pub static XATTR: Script = script!("xattr", "no-writes", "place", "render", "xat
 pub static PROBE: Script = script!("probe", "", "probe");
 
 /// All of them, for loading at connect.
-pub static ALL: [&Script; 10] =
-    [&STAT, &READ, &WRITE, &STAGE, &PUBLISH, &COMMIT, &COMMIT_FREEING, &RETREE, &XATTR, &PROBE];
+pub static ALL: [&Script; 11] = [
+    &STAT,
+    &READ,
+    &WRITE,
+    &STAGE,
+    &PUBLISH,
+    &UNMAKE,
+    &COMMIT,
+    &COMMIT_FREEING,
+    &RETREE,
+    &XATTR,
+    &PROBE,
+];

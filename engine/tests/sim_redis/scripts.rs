@@ -227,6 +227,11 @@ fn publish(c: &mut Choices<'_>) -> Command {
     script(&scripts::PUBLISH, keys, args)
 }
 
+fn unmake(c: &mut Choices<'_>) -> Command {
+    let keys = vec![c.word(&["a", "d", "a.b", ".st1", "none"]).into()];
+    script(&scripts::UNMAKE, keys, vec![c.offset().into(), c.offset().into()])
+}
+
 fn xattr(c: &mut Choices<'_>) -> Command {
     let keys = few_keys(c, &[".x1", ".x2", ""]);
     let mut args: Vec<Bytes> = vec![c.word(FIELDS).into()];
@@ -473,6 +478,11 @@ fn stage_script() {
 #[test]
 fn publish_script() {
     compare(publish, 300);
+}
+
+#[test]
+fn unmake_script() {
+    compare(unmake, 300);
 }
 
 #[test]

@@ -37,6 +37,7 @@ static TWINS: &[(&str, Twin)] = &[
     ("retree", commit::retree),
     ("stage", write::stage),
     ("stat", read::stat),
+    ("unmake", write::unmake),
     ("write", write::write),
     ("xattr", read::xattr),
 ];

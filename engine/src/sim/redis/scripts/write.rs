@@ -147,6 +147,30 @@ pub(super) fn publish(
     Ok(Reply::Array([text("ok"), count(value.len()), Reply::Int(version), letter(what)].into()))
 }
 
+/// `unmake.lua`
+pub(super) fn unmake(
+    s: &mut ScriptContext<'_>,
+    keys: &[Bytes],
+    args: &[Bytes],
+) -> Result<Reply, Reply> {
+    let key = keys.first().ok_or_else(|| malformed("no key"))?;
+    let number = |n: usize| args.get(n).and_then(|arg| parse_i64(arg));
+    let (Some(first), Some(last)) = (number(0), number(1)) else {
+        return Err(malformed("not a number"));
+    };
+    if s.typeof_key(Some(key)) != "string" || s.number("STRLEN", &[key])? != last {
+        return Ok(Reply::Int(0));
+    }
+    if first > 0 {
+        let end = super::super::text::decimal(first.min(4096) - 1);
+        let head = s.redis("GETRANGE", &[key, &Bytes::from_static(b"0"), &end])?;
+        if head.as_bytes().is_some_and(|head| head.iter().any(|byte| *byte != 0)) {
+            return Ok(Reply::Int(0));
+        }
+    }
+    s.redis("DEL", &[key])
+}
+
 /// The times of a file that was written, if it has a record; the version of the side hash.
 fn mark_written(
     s: &mut ScriptContext<'_>,
