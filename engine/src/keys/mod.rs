@@ -10,11 +10,13 @@
 //! | `record.rs` | side records: what Redis cannot hold of a file |
 //! | `attach.rs` | the first look at the server |
 //! | `facts.rs` | wants to questions, answers to facts |
-//! | `commit.rs` | plans to programs of the commit script |
+//! | `lower.rs` | plans to programs of the commit script |
+//! | `commit.rs` | the commit script's verdict, and the index after it |
 //! | `rename_dir.rs` | directories renamed, at once or stepwise |
 //! | `list.rs` | directory pages |
 //! | `data.rs` | reading and writing values |
-//! | `live.rs` | the index built by SCAN and kept by pushes, orphans |
+//! | `live.rs` | what pushes and a second look mean for what is known |
+//! | `tasks.rs` | the index built by SCAN, looking again, orphans |
 //! | [`scripts`] | the server-side scripts |
 
 mod attach;
@@ -24,12 +26,14 @@ mod facts;
 mod index;
 mod list;
 mod live;
+mod lower;
 pub mod name;
 mod options;
 mod place;
 mod record;
 mod rename_dir;
 pub mod scripts;
+mod tasks;
 mod tree;
 
 use alloc::string::String;
@@ -109,9 +113,9 @@ pub enum Ticket {
     /// See `data.rs`.
     #[doc(hidden)]
     Write(alloc::boxed::Box<data::Writing>),
-    /// See `live.rs`.
+    /// See `tasks.rs`.
     #[doc(hidden)]
-    Task(live::Task),
+    Task(tasks::Task),
     /// Nothing is to be learnt from the replies.
     #[doc(hidden)]
     Nothing,

@@ -18,7 +18,7 @@ use crate::layout::{Failure, Outcome, Step};
 use crate::op::{Kind, Name};
 use crate::time::Duration;
 
-use super::commit::Program;
+use super::lower::Program;
 use super::place::{renames_key, side_key, xattr_key};
 use super::record::Record;
 use super::{Keys, RESERVED, Ticket, scripts};
