@@ -153,7 +153,8 @@ const KEYS: &[&str] = &[
     "EXPIRE {k} {n}",
     "EXPIRE {k} {t} NX",
     "EXPIRE {k} {t} XX",
-    "EXPIRE {k} {t} GT",
+    // An absolute time: the real clock moves on between two commands, and the simulated one does not.
+    "PEXPIREAT {k} 99999999999999 GT",
     "EXPIRE {k} {t} LT",
     "EXPIRE {k} {t} NX GT",
     "EXPIRE {k} {t} GT LT",
