@@ -64,6 +64,11 @@ pub trait Layout: Clone + Debug {
     /// Writes a file's dirty extents. Ends with [`Outcome::Wrote`].
     fn write(&mut self, ino: Ino, out: &WriteOut, cx: &mut Cx<Self::Backend>) -> Step<Self>;
 
+    /// Whether what was written so far waits for a [`WriteOut::publish`].
+    fn unpublished(&self, _ino: Ino) -> bool {
+        false
+    }
+
     /// The last handle on an inode whose names are gone was closed: its contents may go. The work
     /// is done by a later [`task`](Self::task).
     fn release_orphan(&mut self, ino: Ino, cx: &mut Cx<Self::Backend>);
@@ -239,4 +244,7 @@ pub struct WriteOut {
     pub mtime: Wall,
     /// It must survive a crash of the server once acknowledged.
     pub durable: bool,
+    /// Somebody waits for all that was written to be there, and nothing more is to come: a layout
+    /// that keeps a rewrite from readers until it is whole shows it now.
+    pub publish: bool,
 }

@@ -316,7 +316,8 @@ impl<L: Layout> Engine<L> {
             self.finish(id, Ok(Response::Done));
             return;
         };
-        if file.is_dirty() && !file.unlinked {
+        let open_end = self.layout.unpublished(ino);
+        if (file.is_dirty() || open_end) && !file.unlinked {
             file.durable |= fsync;
             self.wait_for_flush(id, ino);
         } else {
@@ -337,16 +338,21 @@ impl<L: Layout> Engine<L> {
     /// Starts sending what is dirty, unless some of it is on its way. `asked`: even when the last
     /// attempt failed.
     pub(super) fn flush_file(&mut self, ino: Ino, asked: bool) {
+        let open_end = self.layout.unpublished(ino);
         let Some(file) = self.files.get_mut(&ino) else { return };
-        if file.sending.is_some() || !file.is_dirty() || (file.failed && !asked) {
+        let finish = open_end && (asked || !file.waiters.is_empty());
+        if file.sending.is_some() || !(file.is_dirty() || finish) || (file.failed && !asked) {
             return;
         }
+        let closed = !self.cx.inodes.is_open(ino);
         let frozen = Frozen::take(&mut file.dirty, WRITE_BYTES);
+        let publish = (asked || closed || !file.waiters.is_empty()) && file.dirty.is_empty();
         let out = WriteOut {
             replace: file.replace,
             extents: frozen.ranges().to_vec(),
             mtime: file.mtime,
             durable: core::mem::take(&mut file.durable),
+            publish,
         };
         file.sending = Some(Sending { frozen, replace: core::mem::take(&mut file.replace) });
         match self.layout.write(ino, &out, &mut self.cx) {
@@ -390,7 +396,9 @@ impl<L: Layout> Engine<L> {
             }
         }
         let mtime = file.mtime;
-        let clean = !file.is_dirty();
+        let in_use = !file.waiters.is_empty() || !self.cx.inodes.is_open(ino);
+        let open_end = in_use && !file.unlinked && self.layout.unpublished(ino);
+        let clean = !file.is_dirty() && !open_end;
         let unlinked_and_closed = file.unlinked && !self.cx.inodes.is_open(ino);
         self.cx.facts.amend_attr(ino, |attr| *attr = modified(*attr, size, mtime));
         self.make_room();
@@ -402,6 +410,7 @@ impl<L: Layout> Engine<L> {
         } else {
             let Some(file) = self.files.get(&ino) else { return };
             if !file.waiters.is_empty()
+                || open_end
                 || file.dirty.bytes() >= self.cx.config.flush_bytes
                 || !self.write_room.is_empty()
                 || !self.cx.inodes.is_open(ino)
