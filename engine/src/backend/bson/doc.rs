@@ -166,7 +166,7 @@ impl Value<'_> {
             Value::Int32(n) => Some(i64::from(n)),
             Value::Int64(n) => Some(n),
             // The upper bound is exclusive: 2^63 itself does not fit.
-            Value::Double(d) if d.fract() == 0.0 && (-TWO_63..TWO_63).contains(&d) => {
+            Value::Double(d) if (-TWO_63..TWO_63).contains(&d) && (d as i64) as f64 == d => {
                 Some(d as i64)
             }
             _ => None,
