@@ -16,12 +16,12 @@ use crate::op::Kind;
 use super::document::{
     Id, Link, NewFile, VERSION, write_attr, write_link, write_text, write_token,
 };
-use super::{GridFs, OURS, sequence, statement};
+use super::{GridFs, OURS, ours, sequence, statement};
 
-/// What is being adopted, in the order of the commands.
+/// What is being adopted, in the order of the commands; `None` is a link count that follows.
 #[derive(Clone, Debug)]
 pub(super) struct Adopting {
-    inos: Vec<(Ino, Id)>,
+    inos: Vec<Option<(Ino, Id)>>,
 }
 
 impl GridFs {
@@ -85,7 +85,7 @@ impl GridFs {
             match stored {
                 Some(id) => {
                     commands.push(self.adopt_file(&id, &node, &link, token));
-                    adopting.inos.push((ino, id));
+                    adopting.inos.push(Some((ino, id)));
                 }
                 None => {
                     let id = self.new_id(cx.now.wall);
@@ -103,8 +103,17 @@ impl GridFs {
                     insert.concern = Concern::Acknowledged;
                     insert.retryable = true;
                     commands.push(insert.expecting(Expect::Count(1)));
-                    adopting.inos.push((ino, id));
+                    adopting.inos.push(Some((ino, id)));
                 }
+            }
+            if node.attr.kind == Kind::Dir {
+                commands.push(self.update(|it| {
+                    it.begin("q").i64(&ours("ino"), node.parent.0 as i64).end();
+                    it.begin("u").begin("$inc").i32(&ours("nlink"), 1).end().begin("$set");
+                    write_token(&ours("w"), token, it);
+                    it.end().end();
+                }));
+                adopting.inos.push(None);
             }
         }
         Ok((adopting, commands))
@@ -142,13 +151,17 @@ impl GridFs {
         cx: &mut Cx<Mongo>,
     ) -> Result<(), Option<Failure>> {
         let mut result = Ok(());
-        for ((ino, id), reply) in adopting.inos.iter().zip(replies) {
+        for (adopted, reply) in adopting.inos.iter().zip(replies) {
+            let Some((ino, id)) = adopted else { continue };
             let error = reply.error();
             if error.is_none() && reply.count() == 1 {
                 let Some(node) = self.tree.get_mut(*ino) else { continue };
                 node.links = alloc::vec![Link { parent: node.parent, name: node.name.clone() }];
                 node.foreign = None;
+                // Its link count has grown.
+                let parent = node.parent;
                 self.tree.set_id(*ino, id);
+                cx.forget_attr(parent);
                 continue;
             }
             result = match error {

@@ -572,3 +572,7 @@ impl GridFs {
 fn link(dir: Ino, name: &Name) -> Link {
     Link { parent: dir, name: name.clone() }
 }
+
+#[cfg(test)]
+#[path = "lower_tests.rs"]
+mod tests;
