@@ -64,6 +64,12 @@ pub trait Layout: Clone + Debug {
     /// Writes a file's dirty extents. Ends with [`Outcome::Wrote`].
     fn write(&mut self, ino: Ino, out: &WriteOut, cx: &mut Cx<Self::Backend>) -> Step<Self>;
 
+    /// The bytes in which a file is best read and cached, where the layout cuts its contents into
+    /// pieces of its own; else `Config::block_bytes`.
+    fn block_bytes(&self, _ino: Ino) -> Option<u32> {
+        None
+    }
+
     /// Whether what was written so far waits for a [`WriteOut::publish`].
     fn unpublished(&self, _ino: Ino) -> bool {
         false

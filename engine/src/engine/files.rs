@@ -44,6 +44,8 @@ pub(super) struct File {
     durable: bool,
     waiters: Vec<OpId>,
     pub(super) blocks: BTreeMap<u64, Bytes>,
+    /// Bytes of a block, for as long as there are any; 0 before.
+    pub(super) block: u64,
     /// Blocks on their way, with `writes` as it was when they were asked for.
     pub(super) fetching: BTreeMap<u64, u64>,
     pub(super) readers: Vec<OpId>,
@@ -382,7 +384,7 @@ impl<L: Layout> Engine<L> {
         file.failed = false;
         file.writes += 1;
         // Blocks that were read before this write are brought up to date or dropped.
-        let block = u64::from(self.cx.config.block_bytes);
+        let block = file.block.max(1);
         for (at, data) in sending.frozen.ranges() {
             let touched: Vec<u64> = file
                 .blocks

@@ -12,7 +12,7 @@ use super::{Engine, State};
 
 impl<L: Layout> Engine<L> {
     pub(super) fn start_read(&mut self, id: OpId) {
-        let Some(op) = self.ops.get_mut(&id) else { return };
+        let Some(op) = self.ops.get(&id) else { return };
         let Request::Read { ino, offset, size, .. } = op.request else { return };
         let known = self.cx.facts.attr(ino, self.cx.now.mono).map(|attr| {
             use super::facts::Overlay;
@@ -24,7 +24,7 @@ impl<L: Layout> Engine<L> {
             self.finish(id, Ok(Response::Data(Bytes::new())));
             return;
         }
-        let block = u64::from(self.cx.config.block_bytes);
+        let block = self.block_of(ino);
         let file = self.files.entry(ino).or_default();
         if file.hides_base() || file.covers(offset, end) {
             let end = if file.hides_base() { end.min(file.dirty_end()) } else { end };
@@ -44,6 +44,7 @@ impl<L: Layout> Engine<L> {
             self.finish(id, Ok(Response::Data(data)));
             return;
         }
+        let Some(op) = self.ops.get_mut(&id) else { return };
         let coming = (first..=last).any(|n| file.fetching.contains_key(&n));
         if !sequential && !coming && end - offset < block {
             // A random reader wants these bytes, not the block around them.
@@ -62,8 +63,18 @@ impl<L: Layout> Engine<L> {
         }
     }
 
+    /// Bytes of the file's blocks. What is cached or on its way keeps the size it was asked by.
+    fn block_of(&mut self, ino: Ino) -> u64 {
+        let told = self.layout.block_bytes(ino).unwrap_or(self.cx.config.block_bytes);
+        let file = self.files.entry(ino).or_default();
+        if file.block == 0 || (file.blocks.is_empty() && file.fetching.is_empty()) {
+            file.block = u64::from(told.max(1));
+        }
+        file.block
+    }
+
     fn read_ahead(&mut self, ino: Ino, from: u64, size: u64) {
-        let block = u64::from(self.cx.config.block_bytes);
+        let block = self.block_of(ino);
         if size == u64::MAX {
             return;
         }
@@ -80,7 +91,7 @@ impl<L: Layout> Engine<L> {
 
     /// Fetches those of the blocks that are neither here nor on their way.
     fn fetch_blocks(&mut self, ino: Ino, from: u64, to: u64) {
-        let block = u64::from(self.cx.config.block_bytes);
+        let block = self.block_of(ino);
         let mut n = from;
         while n < to {
             let file = self.files.entry(ino).or_default();
@@ -130,8 +141,7 @@ impl<L: Layout> Engine<L> {
         let keep = !self.layout.attr_lease(ino, since).is_zero();
         let Some(file) = self.files.get_mut(&ino) else { return };
         // What was written while the fetch was on its way may be missing from it.
-        let crossed = (first..first + count)
-            .any(|n| file.fetching.get(&n).is_some_and(|writes| *writes != file.writes));
+        let crossed = (first..first + count).any(|n| file.fetching.get(&n) != Some(&file.writes));
         for n in first..first + count {
             file.fetching.remove(&n);
         }
@@ -162,9 +172,9 @@ impl<L: Layout> Engine<L> {
     }
 
     fn reads_blocks(&self, id: OpId, first: u64, count: u64) -> bool {
-        let block = u64::from(self.cx.config.block_bytes);
         match self.ops.get(&id).map(|op| &op.request) {
-            Some(Request::Read { offset, size, .. }) => {
+            Some(Request::Read { ino, offset, size, .. }) => {
+                let block = self.files.get(ino).map_or(1, |file| file.block.max(1));
                 let end = offset + u64::from(*size);
                 offset / block < first + count && end > first * block
             }
@@ -179,13 +189,13 @@ impl<L: Layout> Engine<L> {
     }
 
     fn keep_blocks(&mut self, ino: Ino, first: u64, count: u64, data: &Data) {
-        let block = u64::from(self.cx.config.block_bytes);
+        let Some(file) = self.files.get_mut(&ino) else { return };
+        let block = file.block.max(1);
         let data_end = data.offset + data.bytes.len() as u64;
         // A layout may hand over more than was asked for; whole blocks of it are kept too.
         let last =
             if data.end { (first + count).max(data_end.div_ceil(block)) } else { first + count };
         let from = data.offset.div_ceil(block).min(first);
-        let Some(file) = self.files.get_mut(&ino) else { return };
         for n in from..last {
             let at = (n * block).clamp(data.offset, data_end);
             let to = ((n + 1) * block).clamp(data.offset, data_end);
@@ -247,8 +257,8 @@ impl<L: Layout> Engine<L> {
 
     /// The range from blocks and what is not on the server yet; short at the end of the file.
     fn compose(&self, ino: Ino, offset: u64, end: u64) -> Bytes {
-        let block = u64::from(self.cx.config.block_bytes);
         let Some(file) = self.files.get(&ino) else { return Bytes::new() };
+        let block = file.block.max(1);
         let dirty = file.touches(offset, end);
         if !dirty && offset / block == (end - 1) / block {
             let Some(bytes) = file.blocks.get(&(offset / block)) else { return Bytes::new() };

@@ -72,6 +72,8 @@ use tree::Tree;
 
 /// Documents that are complained about, each once.
 const COMPLAINTS: usize = 1024;
+/// Chunk sizes that are good blocks of the engine's cache.
+const BLOCKS: core::ops::RangeInclusive<u32> = (64 << 10)..=(4 << 20);
 /// `metadata.dbmount`, as the paths of updates begin.
 pub(crate) const OURS: &str = "metadata.dbmount";
 
@@ -280,6 +282,12 @@ impl Layout for GridFs {
 
     fn list(&mut self, dir: Ino, from: &Cursor, limit: usize, cx: &mut Cx<Mongo>) -> Step<Self> {
         self.start_list(dir, from, limit, cx)
+    }
+
+    fn block_bytes(&self, ino: Ino) -> Option<u32> {
+        let (_, content) = self.contents(ino)?;
+        // One query for each block: not for tiny chunks, and no giants in the cache.
+        content.ok().map(|content| content.chunk).filter(|chunk| BLOCKS.contains(chunk))
     }
 
     fn unpublished(&self, ino: Ino) -> bool {
