@@ -61,6 +61,12 @@ pub trait Layout: Clone + Debug {
     /// Reads a range of a file. Ends with [`Outcome::Data`].
     fn read(&mut self, ino: Ino, offset: u64, len: u32, cx: &mut Cx<Self::Backend>) -> Step<Self>;
 
+    /// Whether [`read`](Self::read) hands over all of the file, whatever range it is asked for, so
+    /// that one read serves everybody who waits.
+    fn reads_whole(&self, _ino: Ino) -> bool {
+        false
+    }
+
     /// Writes a file's dirty extents. Ends with [`Outcome::Wrote`].
     fn write(&mut self, ino: Ino, out: &WriteOut, cx: &mut Cx<Self::Backend>) -> Step<Self>;
 
@@ -70,14 +76,10 @@ pub trait Layout: Clone + Debug {
         None
     }
 
-    /// Whether what was written so far waits for a [`WriteOut::publish`].
-    fn unpublished(&self, _ino: Ino) -> bool {
-        false
-    }
-
-    /// The last handle on an inode whose names are gone was closed: its contents may go. The work
-    /// is done by a later [`task`](Self::task).
-    fn release_orphan(&mut self, ino: Ino, cx: &mut Cx<Self::Backend>);
+    /// Nothing will be read or written through handles any more: what the server keeps for them
+    /// only (the contents of an inode without names, what was written and not published) may go.
+    /// The work is done by a later [`task`](Self::task).
+    fn release(&mut self, ino: Ino, cx: &mut Cx<Self::Backend>);
 
     /// Nobody remembers the inode any more: neither the kernel, nor a handle, nor the fact cache.
     fn forget(&mut self, ino: Ino);
@@ -135,7 +137,7 @@ pub struct Epoch(pub u64);
 
 /// What a procedure of a layout comes to.
 #[derive(Clone, Debug)]
-pub enum Step<L: Layout + ?Sized> {
+pub enum Step<L: Layout> {
     /// It has ended.
     Done(Outcome<L>),
     /// It goes on when these commands are answered.
@@ -166,7 +168,7 @@ pub struct Failure {
 /// Commands whose replies a layout needs. Applying them a second time must do no harm: after a
 /// lost connection the engine sends them again.
 #[derive(Clone, Debug)]
-pub struct Work<L: Layout + ?Sized> {
+pub struct Work<L: Layout> {
     /// Where to send them.
     pub lane: Lane,
     /// What they are to each other.
@@ -179,7 +181,7 @@ pub struct Work<L: Layout + ?Sized> {
 
 /// How a procedure of a layout ended.
 #[derive(Clone, Debug)]
-pub enum Outcome<L: Layout + ?Sized> {
+pub enum Outcome<L: Layout> {
     /// The server can be served from.
     Attached(Attached),
     /// It cannot; one line that says why and what to do.
@@ -198,6 +200,8 @@ pub enum Outcome<L: Layout + ?Sized> {
     Wrote {
         /// In bytes.
         size: u64,
+        /// It is where others read it. Otherwise it waits for a write that is to be published.
+        published: bool,
     },
     /// Done, and nothing to tell.
     Done,
@@ -205,7 +209,7 @@ pub enum Outcome<L: Layout + ?Sized> {
 
 /// A page of a directory.
 #[derive(Clone, Debug)]
-pub struct Page<L: Layout + ?Sized> {
+pub struct Page<L: Layout> {
     /// The entries, without `.` and `..`.
     pub entries: Vec<Listed<L>>,
     /// Where to go on; `None` when this was the last page.
@@ -214,7 +218,7 @@ pub struct Page<L: Layout + ?Sized> {
 
 /// One entry of a page.
 #[derive(Clone, Debug)]
-pub struct Listed<L: Layout + ?Sized> {
+pub struct Listed<L: Layout> {
     /// Its name.
     pub name: Name,
     /// Its inode number.
@@ -248,9 +252,9 @@ pub struct WriteOut {
     pub extents: Vec<(u64, Bytes)>,
     /// When the last of them was written.
     pub mtime: Wall,
+    /// Somebody waits for it (flush, fsync, close): it must be where others read it. Otherwise a
+    /// layout may put it aside until then. Such a write may come without extents.
+    pub publish: bool,
     /// It must survive a crash of the server once acknowledged.
     pub durable: bool,
-    /// Somebody waits for all that was written to be there, and nothing more is to come: a layout
-    /// that keeps a rewrite from readers until it is whole shows it now.
-    pub publish: bool,
 }

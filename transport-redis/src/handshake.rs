@@ -14,6 +14,7 @@ use dbmount_engine::id::Lane;
 use rustix::event::PollFlags;
 
 use crate::lane::Shared;
+use crate::pipeline::script_text;
 use crate::resp::{self, Decoder, Frame, Limits, Outbox, ProtocolError};
 use crate::socket::{Socket, wait};
 use crate::url::{Address, Endpoint};
@@ -25,6 +26,8 @@ pub(crate) struct Connected {
     pub(crate) decoder: Decoder,
     /// The server will send invalidations.
     pub(crate) pushes: bool,
+    /// It knows the flags in the first line of a script (Redis 7.0).
+    pub(crate) script_flags: bool,
     /// The scripts that it has for certain.
     pub(crate) scripts: Vec<&'static Script>,
     /// Pushes that came before the hand-shake ended.
@@ -57,13 +60,20 @@ pub(crate) fn connect(shared: &Shared) -> Result<Connected, Failure> {
     };
     let deadline = Instant::now() + shared.options.handshake_timeout;
     let decoder = Decoder::new(LIMITS);
-    let mut talk =
-        Talk { shared, socket: &socket, decoder, deadline, heard: false, early: Vec::new() };
+    let mut talk = Talk {
+        shared,
+        socket: &socket,
+        decoder,
+        deadline,
+        heard: false,
+        script_flags: false,
+        early: Vec::new(),
+    };
     let resp3 = talk.greet()?;
     let (pushes, scripts) = talk.set_up(resp3)?;
-    let (mut decoder, early) = (talk.decoder, talk.early);
+    let (mut decoder, script_flags, early) = (talk.decoder, talk.script_flags, talk.early);
     decoder.set_limits(shared.options.limits);
-    Ok(Connected { socket: Arc::new(socket), decoder, pushes, scripts, early })
+    Ok(Connected { socket: Arc::new(socket), decoder, pushes, script_flags, scripts, early })
 }
 
 /// Waits for the socket, delivering meanwhile what can be delivered.
@@ -162,6 +172,7 @@ struct Talk<'a> {
     deadline: Instant,
     /// A whole frame came: it is a Redis server.
     heard: bool,
+    script_flags: bool,
     early: Vec<Input<Redis>>,
 }
 
@@ -207,7 +218,7 @@ impl Talk<'_> {
     }
 
     /// Looks through the reply to HELLO for a server of a kind that we cannot use.
-    fn check_server(&self, fields: &Reply) -> Result<(), Failure> {
+    fn check_server(&mut self, fields: &Reply) -> Result<(), Failure> {
         let fields = fields.as_array().unwrap_or_default();
         let field = |name: &[u8]| {
             let pair = fields.chunks_exact(2).find(|pair| pair[0].as_bytes() == Some(name));
@@ -217,6 +228,8 @@ impl Talk<'_> {
         let endpoint = &self.shared.endpoint;
         let (mode, role, version) = (field(b"mode"), field(b"role"), field(b"version"));
         tracing::debug!(%endpoint, lane = ?self.shared.lane, version, mode, role, "greeted");
+        let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+        self.script_flags = major.is_some_and(|major| major >= 7);
         match mode.as_str() {
             "cluster" => Err(Failure::Refused(format!(
                 "{endpoint} is in cluster mode, which is not supported yet; \
@@ -248,7 +261,8 @@ impl Talk<'_> {
             commands.push(tracking);
         }
         for script in &options.scripts {
-            commands.push(vec![b"SCRIPT", b"LOAD", script.body.as_bytes()]);
+            let text = script_text(script, self.script_flags);
+            commands.push(vec![b"SCRIPT", b"LOAD", text.as_bytes()]);
         }
         let commands: Vec<&[&[u8]]> = commands.iter().map(Vec::as_slice).collect();
         let mut replies = self.ask(&commands)?.into_iter();

@@ -194,6 +194,13 @@ impl Pipeline {
         self.scripts.forget();
     }
 
+    /// Whether the server of the new connection knows the flags of scripts.
+    pub(crate) fn script_flags(&mut self, flags: bool) {
+        if self.scripts.flags != flags {
+            self.scripts = Scripts { flags, known: Vec::new() };
+        }
+    }
+
     /// A script that the server of this connection has.
     pub(crate) fn loaded(&mut self, script: &'static Script) {
         let at = self.scripts.find(script);
@@ -352,7 +359,7 @@ fn encode(out: &mut Outbox, scripts: &mut Scripts, command: &Command, by_body: b
                 out.text(known.digest.as_bytes());
             } else {
                 out.text(b"EVAL");
-                out.argument(&Bytes::from_static(script.body.as_bytes()));
+                out.argument(&Bytes::from_static(known.text.as_bytes()));
                 // From here on the server has it: it executes in order.
                 known.loaded = true;
             }
@@ -362,15 +369,27 @@ fn encode(out: &mut Outbox, scripts: &mut Scripts, command: &Command, by_body: b
     }
 }
 
+/// The text of a script as a server takes it: before Redis 7.0 the line with its flags is a syntax
+/// error, and what the flags allow is allowed anyway.
+pub(crate) fn script_text(script: &'static Script, flags: bool) -> &'static str {
+    match script.body.split_once('\n') {
+        Some((first, rest)) if first.starts_with("#!") && !flags => rest,
+        _ => script.body,
+    }
+}
+
 /// The scripts seen so far: a few, so a list will do.
 #[derive(Debug, Default)]
 struct Scripts {
     known: Vec<Known>,
+    /// The server knows flags.
+    flags: bool,
 }
 
 #[derive(Debug)]
 struct Known {
     script: &'static Script,
+    text: &'static str,
     digest: String,
     /// The server has it, as far as we know.
     loaded: bool,
@@ -381,8 +400,9 @@ impl Scripts {
         if let Some(at) = self.known.iter().position(|known| std::ptr::eq(known.script, script)) {
             return at;
         }
-        let digest = sha1_smol::Sha1::from(script.body).digest().to_string();
-        self.known.push(Known { script, digest, loaded: false });
+        let text = script_text(script, self.flags);
+        let digest = sha1_smol::Sha1::from(text).digest().to_string();
+        self.known.push(Known { script, text, digest, loaded: false });
         self.known.len() - 1
     }
 

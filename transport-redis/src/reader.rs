@@ -102,11 +102,12 @@ fn jittered(pause: Duration) -> Duration {
 
 /// Serves a connection until it is lost; the reason, or `None` when the lane is closed.
 fn serve(shared: &Shared, connected: Connected) -> Option<String> {
-    let Connected { socket, mut decoder, pushes, scripts, early } = connected;
+    let Connected { socket, mut decoder, pushes, script_flags, scripts, early } = connected;
     let mut state = shared.lock();
     if state.closing {
         return None;
     }
+    state.pipe.script_flags(script_flags);
     scripts.iter().for_each(|script| state.pipe.loaded(script));
     state.socket = Some(Arc::clone(&socket));
     state.writing = false;

@@ -85,7 +85,7 @@ const JOIN: Duration = Duration::from_secs(2);
 
 impl Transport {
     /// Starts connecting. What becomes of it is told to the sink as
-    /// [`Input::Link`](dbmount_engine::contract::Input::Link), lane by lane.
+    /// [`Input::Link`], lane by lane.
     ///
     /// # Errors
     /// When the system gives no more threads or file descriptors.

@@ -20,7 +20,7 @@ impl Backend for Redis {
 }
 
 /// The arguments of a command; the first is its name.
-pub type Args = SmallVec<[Bytes; 6]>;
+pub type Args = SmallVec<[Bytes; 4]>;
 
 /// One command.
 #[derive(Clone, PartialEq, Eq)]
@@ -105,7 +105,8 @@ fn brief(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
 pub struct Script {
     /// Its name, unique among the scripts.
     pub name: &'static str,
-    /// Its Lua text, with the shebang line that carries its flags when `allow_oom` is set.
+    /// Its Lua text. The first line may carry flags (`#!lua flags=allow-oom`); a transport leaves
+    /// it out for servers that do not know it.
     pub body: &'static str,
 }
 

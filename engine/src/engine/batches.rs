@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use crate::backend::Backend;
 use crate::contract::{Batch, Fault, Level, Output};
 use crate::id::{BatchId, Ino, Lane, OpId};
-use crate::layout::{Epoch, Layout, Step, Work};
+use crate::layout::{Epoch, Layout, Outcome, Step, Work};
 use crate::time::Mono;
 
 use super::{Engine, State};
@@ -53,7 +53,7 @@ impl<L: Layout> Engine<L> {
 
     fn dispatch(&mut self, batch: InFlightBatch<L>) {
         let lane = batch.work.lane;
-        if self.links.get(&lane) != Some(&true) {
+        if self.links.get(&lane) != Some(&None) {
             self.stalled.entry(lane).or_default().push(batch);
             return;
         }
@@ -104,12 +104,25 @@ impl<L: Layout> Engine<L> {
         }
     }
 
-    /// The request is answered; what is on its way for it is not awaited any more.
+    /// The request is being answered before its time; what is on its way for it is not awaited any
+    /// more. Of a commit, the layout still has to learn what came of it.
     pub(super) fn abandon_batches_of(&mut self, op: OpId) {
-        for (&id, batch) in &mut self.batches {
-            if batch.owner == Owner::Op(op) {
-                batch.owner = Owner::Nobody;
+        let committing = match self.ops.get(&op).map(|op| &op.state) {
+            Some(State::Txn(txn)) => txn.committing(),
+            _ => false,
+        };
+        let ids: Vec<BatchId> = self
+            .batches
+            .iter()
+            .filter(|(_, batch)| batch.owner == Owner::Op(op))
+            .map(|(&id, _)| id)
+            .collect();
+        for id in ids {
+            if !committing {
+                self.batches.remove(&id);
                 self.cx.out.push_back(Output::Abandon(id));
+            } else if let Some(batch) = self.batches.get_mut(&id) {
+                batch.owner = Owner::Nobody;
             }
         }
     }
@@ -143,8 +156,11 @@ impl<L: Layout> Engine<L> {
 
     /// A procedure whose caller is gone still runs to its end: it may be half applied.
     fn nobodys_step(&mut self, step: Step<L>) {
-        if let Step::Work(work) = step {
-            self.submit(Owner::Nobody, work);
+        match step {
+            Step::Work(work) => self.submit(Owner::Nobody, work),
+            // Who knew which facts it changes has been answered already.
+            Step::Done(Outcome::Applied(_)) => self.cx.forget_all(),
+            _ => {}
         }
     }
 }

@@ -23,7 +23,7 @@ use super::facts::{Overlay, modified};
 use super::{Engine, Handle, State, Timer};
 
 /// At most this much of a file travels in one write.
-const WRITE_BYTES: usize = 2 << 20;
+const WRITE_BYTES: usize = 1 << 20;
 
 /// What is known of a file beyond its attributes.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +31,8 @@ pub(super) struct File {
     dirty: Extents,
     /// The dirty extents are all there is: truncated at open, not yet told to the server.
     replace: bool,
+    /// Written and not published: the length it will have.
+    staged: Option<u64>,
     mtime: Wall,
     dirty_since: Option<Mono>,
     sending: Option<Sending>,
@@ -63,7 +65,7 @@ struct Sending {
 impl File {
     /// Something is not on the server yet.
     pub(super) fn is_dirty(&self) -> bool {
-        self.replace || !self.dirty.is_empty() || self.sending.is_some()
+        self.replace || !self.dirty.is_empty() || self.sending.is_some() || self.staged.is_some()
     }
 
     pub(super) fn is_in_use(&self) -> bool {
@@ -110,7 +112,8 @@ impl Overlay for BTreeMap<Ino, File> {
     fn dress(&self, attr: Attr) -> Attr {
         match self.get(&attr.ino) {
             Some(file) if file.is_dirty() => {
-                let base = if file.hides_base() { 0 } else { attr.size };
+                let known = file.staged.unwrap_or(attr.size);
+                let base = if file.hides_base() { 0 } else { known };
                 modified(attr, base.max(file.dirty_end()), file.mtime)
             }
             _ => attr,
@@ -167,6 +170,10 @@ impl<L: Layout> Engine<L> {
         let Request::Release { ino, fh } = op.request else { return };
         if self.handles.remove(&fh).is_some() && self.cx.inodes.closed(ino) {
             self.last_close(ino);
+            // The kernel keeps the pages of what is closed; here only what is open is cached.
+            if self.files.get(&ino).is_some_and(|file| !file.is_in_use()) {
+                self.drop_file(ino);
+            }
         }
         self.finish(id, Ok(Response::Done));
         self.forget_if_unused(ino);
@@ -178,8 +185,9 @@ impl<L: Layout> Engine<L> {
             self.dirty_bytes -= file.dirty.bytes();
             file.dirty = Extents::default();
             file.replace = false;
+            file.staged = None;
             if file.sending.is_none() {
-                self.layout.release_orphan(ino, &mut self.cx);
+                self.layout.release(ino, &mut self.cx);
             }
         } else if file.failed && file.is_dirty() {
             self.drop_dirty(ino);
@@ -222,6 +230,7 @@ impl<L: Layout> Engine<L> {
         self.dirty_bytes -= bytes;
         file.dirty = Extents::default();
         file.replace = false;
+        file.staged = None;
         file.failed = false;
         file.dirty_since = None;
         self.cx.facts.forget_attr(ino);
@@ -229,6 +238,7 @@ impl<L: Layout> Engine<L> {
             "{path}: {bytes} bytes could not be written ({why}) and are lost; the program was told",
         );
         self.cx.notice(Level::Error, text);
+        self.layout.release(ino, &mut self.cx);
         self.make_room();
     }
 
@@ -318,8 +328,7 @@ impl<L: Layout> Engine<L> {
             self.finish(id, Ok(Response::Done));
             return;
         };
-        let open_end = self.layout.unpublished(ino);
-        if (file.is_dirty() || open_end) && !file.unlinked {
+        if file.is_dirty() && !file.unlinked {
             file.durable |= fsync;
             self.wait_for_flush(id, ino);
         } else {
@@ -340,21 +349,18 @@ impl<L: Layout> Engine<L> {
     /// Starts sending what is dirty, unless some of it is on its way. `asked`: even when the last
     /// attempt failed.
     pub(super) fn flush_file(&mut self, ino: Ino, asked: bool) {
-        let open_end = self.layout.unpublished(ino);
         let Some(file) = self.files.get_mut(&ino) else { return };
-        let finish = open_end && (asked || !file.waiters.is_empty());
-        if file.sending.is_some() || !(file.is_dirty() || finish) || (file.failed && !asked) {
+        let something = file.replace || !file.dirty.is_empty() || (asked && file.staged.is_some());
+        if file.sending.is_some() || !something || (file.failed && !asked) {
             return;
         }
-        let closed = !self.cx.inodes.is_open(ino);
         let frozen = Frozen::take(&mut file.dirty, WRITE_BYTES);
-        let publish = (asked || closed || !file.waiters.is_empty()) && file.dirty.is_empty();
         let out = WriteOut {
             replace: file.replace,
             extents: frozen.ranges().to_vec(),
             mtime: file.mtime,
+            publish: asked && file.dirty.is_empty(),
             durable: core::mem::take(&mut file.durable),
-            publish,
         };
         file.sending = Some(Sending { frozen, replace: core::mem::take(&mut file.replace) });
         match self.layout.write(ino, &out, &mut self.cx) {
@@ -366,7 +372,7 @@ impl<L: Layout> Engine<L> {
     pub(super) fn flush_step(&mut self, ino: Ino, step: Step<L>) {
         match step {
             Step::Work(work) => self.submit(Owner::Flush(ino), work),
-            Step::Done(Outcome::Wrote { size }) => self.flushed(ino, size),
+            Step::Done(Outcome::Wrote { size, published }) => self.flushed(ino, size, published),
             Step::Fail(failure) => {
                 if let Some(text) = failure.text {
                     self.cx.notice(Level::Error, text);
@@ -377,11 +383,12 @@ impl<L: Layout> Engine<L> {
         }
     }
 
-    fn flushed(&mut self, ino: Ino, size: u64) {
+    fn flushed(&mut self, ino: Ino, size: u64, published: bool) {
         let Some(file) = self.files.get_mut(&ino) else { return };
         let Some(sending) = file.sending.take() else { return };
         self.dirty_bytes -= sending.frozen.bytes();
         file.failed = false;
+        file.staged = (!published).then_some(size);
         file.writes += 1;
         // Blocks that were read before this write are brought up to date or dropped.
         let block = file.block.max(1);
@@ -398,26 +405,21 @@ impl<L: Layout> Engine<L> {
             }
         }
         let mtime = file.mtime;
-        let in_use = !file.waiters.is_empty() || !self.cx.inodes.is_open(ino);
-        let open_end = in_use && !file.unlinked && self.layout.unpublished(ino);
-        let clean = !file.is_dirty() && !open_end;
+        let clean = !file.is_dirty();
         let unlinked_and_closed = file.unlinked && !self.cx.inodes.is_open(ino);
         self.cx.facts.amend_attr(ino, |attr| *attr = modified(*attr, size, mtime));
         self.make_room();
         if unlinked_and_closed {
-            self.layout.release_orphan(ino, &mut self.cx);
+            self.layout.release(ino, &mut self.cx);
         }
         if clean {
             self.wake_flushers(ino);
         } else {
             let Some(file) = self.files.get(&ino) else { return };
-            if !file.waiters.is_empty()
-                || open_end
-                || file.dirty.bytes() >= self.cx.config.flush_bytes
-                || !self.write_room.is_empty()
-                || !self.cx.inodes.is_open(ino)
-            {
-                self.flush_file(ino, false);
+            let asked = !file.waiters.is_empty() || !self.cx.inodes.is_open(ino);
+            let full = file.dirty.bytes() >= self.cx.config.flush_bytes;
+            if asked || full || !self.write_room.is_empty() {
+                self.flush_file(ino, asked);
             }
         }
         self.forget_if_unused(ino);
@@ -503,9 +505,8 @@ impl<L: Layout> Engine<L> {
     }
 
     pub(super) fn wait_for_files(&mut self, id: OpId) {
-        for file in self.files.values_mut().filter(|file| file.is_dirty()) {
+        if let Some(file) = self.files.values_mut().find(|file| file.is_dirty()) {
             file.waiters.push(id);
-            return;
         }
     }
 

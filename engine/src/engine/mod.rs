@@ -12,6 +12,14 @@
 //! | `batches.rs` | batches on their way, faults and re-sending |
 //! | `facts.rs` | leased facts |
 //! | `inodes.rs` | what the kernel holds |
+//!
+//! # Round trips
+//!
+//! How many batches an operation waits for when the kernel has just looked up the names it is
+//! about and nobody has changed anything since, over the keys layout. `tests/sim/round_trips.rs`
+//! counts them, with this table as its data.
+//!
+#![doc = include_str!("round_trips.md")]
 
 mod batches;
 mod cx;
@@ -39,6 +47,9 @@ pub use cx::Cx;
 use files::File;
 use listing::{DirHandle, Listing};
 use txn::Txn;
+
+/// How long a request waits for a server that has been away for longer than the timeout.
+const HOPELESS: Duration = Duration::from_secs(1);
 
 /// What is in progress, for hang reports and status.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,7 +158,13 @@ pub struct Engine<L: Layout> {
     next_batch: u64,
     /// Batches that a lost connection gave back, in the order in which they were submitted.
     stalled: BTreeMap<Lane, Vec<InFlightBatch<L>>>,
-    links: BTreeMap<Lane, bool>,
+    /// Lanes that were up once: since when they are down, or that they are not.
+    links: BTreeMap<Lane, Option<Mono>>,
+    attached: bool,
+    /// Why there was no connection before anybody asked for one.
+    unreachable: Option<String>,
+    /// What was said last of the connections: several are lost for one reason.
+    said_of_links: String,
     handles: BTreeMap<Fh, Handle<L>>,
     next_fh: u64,
     files: BTreeMap<Ino, File>,
@@ -175,6 +192,9 @@ impl<L: Layout> Engine<L> {
             next_batch: 1,
             stalled: BTreeMap::new(),
             links: BTreeMap::new(),
+            attached: false,
+            unreachable: None,
+            said_of_links: String::new(),
             handles: BTreeMap::new(),
             next_fh: 1,
             files: BTreeMap::new(),
@@ -270,7 +290,7 @@ impl<L: Layout> Engine<L> {
         let deadline = match request {
             // The driver decides how long to wait for the first connection.
             Request::Attach => Mono::NEVER,
-            _ => self.cx.now.mono.after(self.cx.config.op_timeout),
+            _ => self.cx.now.mono.after(self.patience()),
         };
         if deadline != Mono::NEVER {
             self.timers.insert((deadline, Timer::Deadline(id)));
@@ -286,6 +306,10 @@ impl<L: Layout> Engine<L> {
         op.state = State::Start;
         match &op.request {
             Request::Attach => {
+                if let Some(reason) = self.unreachable.take() {
+                    self.finish(id, Ok(Response::Refused(reason)));
+                    return;
+                }
                 op.state = State::Session;
                 let step = self.layout.attach(&mut self.cx);
                 self.session_step(id, step);
@@ -314,6 +338,7 @@ impl<L: Layout> Engine<L> {
         match step {
             Step::Done(Outcome::Attached(attached)) => {
                 self.cx.config.read_only |= attached.read_only;
+                self.attached = true;
                 self.finish(id, Ok(Response::Attached(attached)));
             }
             Step::Done(Outcome::Refused(line)) => self.finish(id, Ok(Response::Refused(line))),
@@ -352,38 +377,67 @@ impl<L: Layout> Engine<L> {
             None => false,
         };
         if give_up {
+            self.parked.retain(|it| *it != id);
+            self.write_room.retain(|it| *it != id);
+            self.abandon_batches_of(id);
             self.finish(id, Err(Errno::EINTR));
         }
     }
 
     fn handle_link(&mut self, lane: Lane, link: Link) {
         self.layout.link(lane, &link, &mut self.cx);
-        match link {
+        let (reason, level) = match link {
             Link::Up { .. } => {
-                self.links.insert(lane, true);
+                self.links.insert(lane, None);
+                self.said_of_links.clear();
                 self.resubmit_stalled(lane);
+                return;
             }
-            Link::Down(reason) => {
-                if self.links.insert(lane, false) != Some(false) {
-                    self.cx.notice(Level::Warn, reason);
-                }
+            Link::Down(reason) => (reason, Level::Warn),
+            Link::Refused(reason) => (reason, Level::Error),
+        };
+        let was = self.lane_down(lane);
+        if !self.attached {
+            // Who has just asked to mount would rather know than wait; a mount that was there
+            // waits for its server to come back.
+            if !self.refuse_attach(&reason) {
+                self.unreachable.get_or_insert(reason);
             }
-            Link::Refused(reason) => {
-                self.links.insert(lane, false);
-                let attaching: Vec<OpId> = self
-                    .ops
-                    .iter()
-                    .filter(|(_, op)| op.request == Request::Attach)
-                    .map(|(&id, _)| id)
-                    .collect();
-                if attaching.is_empty() {
-                    self.cx.notice(Level::Error, reason.clone());
-                }
-                for id in attaching {
-                    self.finish(id, Ok(Response::Refused(reason.clone())));
-                }
-            }
+        } else if (was == Some(None) || level == Level::Error) && self.said_of_links != reason {
+            self.said_of_links.clone_from(&reason);
+            self.cx.notice(level, reason);
         }
+    }
+
+    /// Remembers since when a lane is down. Returns what was known of it before.
+    fn lane_down(&mut self, lane: Lane) -> Option<Option<Mono>> {
+        let was = self.links.get(&lane).copied();
+        let since = was.flatten().unwrap_or(self.cx.now.mono);
+        self.links.insert(lane, Some(since));
+        was
+    }
+
+    /// How long a request may take: while the server has been away for longer than that already,
+    /// there is little hope, and a program with many requests must not wait for each.
+    fn patience(&self) -> Duration {
+        let timeout = self.cx.config.op_timeout;
+        let hopeless =
+            self.links.values().flatten().any(|since| self.cx.now.mono.since(*since) >= timeout);
+        if hopeless { timeout.min(HOPELESS) } else { timeout }
+    }
+
+    /// Answers a waiting `Attach` with why there is no connection. Returns whether there was one.
+    fn refuse_attach(&mut self, reason: &str) -> bool {
+        let attaching: Vec<OpId> = self
+            .ops
+            .iter()
+            .filter(|(_, op)| op.request == Request::Attach)
+            .map(|(&id, _)| id)
+            .collect();
+        for &id in &attaching {
+            self.finish(id, Ok(Response::Refused(String::from(reason))));
+        }
+        !attaching.is_empty()
     }
 
     fn handle_timers(&mut self) {
@@ -471,7 +525,7 @@ impl<L: Layout> Engine<L> {
         let text = alloc::format!(
             "{} gave up after {} s waiting for {}",
             op.request.summary(),
-            self.cx.config.op_timeout.as_secs(),
+            self.cx.now.mono.since(op.started).as_secs(),
             op.state.waits_for(),
         );
         self.cx.notice(Level::Error, text);

@@ -46,7 +46,8 @@ impl<L: Layout> Engine<L> {
         }
         let Some(op) = self.ops.get_mut(&id) else { return };
         let coming = (first..=last).any(|n| file.fetching.contains_key(&n));
-        if !sequential && !coming && end - offset < block {
+        let whole = self.layout.reads_whole(ino);
+        if !sequential && !coming && !whole && end - offset < block {
             // A random reader wants these bytes, not the block around them.
             op.state = State::Piece;
             match self.layout.read(ino, offset, (end - offset) as u32, &mut self.cx) {
@@ -75,7 +76,7 @@ impl<L: Layout> Engine<L> {
 
     fn read_ahead(&mut self, ino: Ino, from: u64, size: u64) {
         let block = self.block_of(ino);
-        if size == u64::MAX {
+        if size == u64::MAX || self.layout.reads_whole(ino) {
             return;
         }
         let ahead = u64::from(self.cx.config.readahead_bytes) / block;
@@ -92,6 +93,11 @@ impl<L: Layout> Engine<L> {
     /// Fetches those of the blocks that are neither here nor on their way.
     fn fetch_blocks(&mut self, ino: Ino, from: u64, to: u64) {
         let block = self.block_of(ino);
+        let file = self.files.entry(ino).or_default();
+        if self.layout.reads_whole(ino) && !file.fetching.is_empty() {
+            // All of it is on its way.
+            return;
+        }
         let mut n = from;
         while n < to {
             let file = self.files.entry(ino).or_default();
@@ -205,6 +211,7 @@ impl<L: Layout> Engine<L> {
                 self.block_bytes -= old.len();
             }
         }
+        self.block_queue.retain(|it| *it != ino);
         self.block_queue.push_back(ino);
     }
 
@@ -217,9 +224,16 @@ impl<L: Layout> Engine<L> {
 
     /// Drops the blocks of the files that were filled longest ago.
     fn bound_blocks(&mut self) {
-        while self.block_bytes > self.cx.config.cache_bytes {
+        // The file filled last stays, however large: what a layout hands over whole it would have
+        // to hand over whole again for the next read.
+        for _ in 1..self.block_queue.len() {
+            if self.block_bytes <= self.cx.config.cache_bytes {
+                return;
+            }
             let Some(ino) = self.block_queue.pop_front() else { return };
-            if self.block_queue.contains(&ino) && self.block_queue.len() < 64 {
+            // A reader that waits for more would fetch these again, and then those, for ever.
+            if self.files.get(&ino).is_some_and(|file| !file.readers.is_empty()) {
+                self.block_queue.push_back(ino);
                 continue;
             }
             self.drop_blocks(ino);
@@ -246,7 +260,9 @@ impl<L: Layout> Engine<L> {
         let got = data.bytes.slice(skip..);
         let got = got.slice(..got.len().min(size as usize));
         let file = self.files.get(&ino);
-        let over = file.filter(|it| it.touches(offset, offset + size));
+        let over = file.filter(|it| {
+            it.touches(offset, offset + size) || it.dirty_end() > offset + got.len() as u64
+        });
         let Some(file) = over else { return got };
         let end = (offset + size).min(file.dirty_end().max(offset + got.len() as u64));
         let mut whole = alloc::vec![0; (end - offset) as usize];
@@ -257,9 +273,13 @@ impl<L: Layout> Engine<L> {
 
     /// The range from blocks and what is not on the server yet; short at the end of the file.
     fn compose(&self, ino: Ino, offset: u64, end: u64) -> Bytes {
+        if offset >= end {
+            return Bytes::new();
+        }
         let Some(file) = self.files.get(&ino) else { return Bytes::new() };
         let block = file.block.max(1);
-        let dirty = file.touches(offset, end);
+        // Even what is written behind the range reveals that there are zeros in it.
+        let dirty = file.dirty_end() > offset;
         if !dirty && offset / block == (end - 1) / block {
             let Some(bytes) = file.blocks.get(&(offset / block)) else { return Bytes::new() };
             let from = ((offset % block) as usize).min(bytes.len());

@@ -1,5 +1,7 @@
 //! The transaction machine: read facts, decide, commit; the same for every metadata operation.
 
+use alloc::vec::Vec;
+
 use crate::decide::{
     Answer, Change, Check, Decision, Fact, Facts, Missing, Patch, Plan, Reply, View, Want, decide,
 };
@@ -36,13 +38,16 @@ impl Txn {
 impl<L: Layout> Engine<L> {
     pub(super) fn start_txn(&mut self, id: OpId) {
         let Some(op) = self.ops.get_mut(&id) else { return };
-        // A length is set on what has been written, not under it.
-        let resized = match &op.request {
-            Request::SetAttr { ino, set, .. } if set.size.is_some() => Some(*ino),
+        // A length is set on what has been written, not under it, and a time is not undone by
+        // writes from before it: those travel on another lane.
+        let ordered = match &op.request {
+            Request::SetAttr { ino, set, .. } if set.size.is_some() || set.mtime.is_some() => {
+                Some(*ino)
+            }
             Request::Fallocate { ino, .. } => Some(*ino),
             _ => None,
         };
-        if let Some(ino) = resized
+        if let Some(ino) = ordered
             && self.files.get(&ino).is_some_and(|file| file.is_dirty())
         {
             self.wait_for_flush(id, ino);
@@ -83,6 +88,7 @@ impl<L: Layout> Engine<L> {
                 assume: txn.conflicts == 0,
                 held: &self.cx.inodes,
             };
+            let mut stands_on: Vec<Attr> = Vec::new();
             let step = match decide(&op.request, &view) {
                 Ok(Decision::Reply(result)) => {
                     let since = txn.since;
@@ -99,6 +105,16 @@ impl<L: Layout> Engine<L> {
                 Ok(Decision::Commit(plan)) => {
                     self.commits += 1;
                     let token = Token { session: self.session, serial: self.commits };
+                    // What the plan stands on is kept for its answer: an invalidation may void the
+                    // lease while the commit is on its way.
+                    for ino in changed_inodes(&plan) {
+                        if let Ok(Some(attr)) = view.attr(ino) {
+                            stands_on.push(attr);
+                        }
+                    }
+                    for attr in stands_on {
+                        txn.fresh.insert(Want::Attr(attr.ino), Fact::Attr(Some(attr)));
+                    }
                     let step = self.layout.commit(&plan, token, &mut self.cx);
                     txn.commit = Some(plan);
                     step

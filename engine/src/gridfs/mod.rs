@@ -290,10 +290,6 @@ impl Layout for GridFs {
         content.ok().map(|content| content.chunk).filter(|chunk| BLOCKS.contains(chunk))
     }
 
-    fn unpublished(&self, ino: Ino) -> bool {
-        self.is_unpublished(ino)
-    }
-
     fn open(&mut self, ino: Ino, _write: bool) -> Result<(), Errno> {
         let Some(node) = self.tree.get(ino) else { return Err(Errno::ESTALE) };
         match node.content {
@@ -314,8 +310,11 @@ impl Layout for GridFs {
         self.start_write(ino, out, cx)
     }
 
-    fn release_orphan(&mut self, ino: Ino, _cx: &mut Cx<Mongo>) {
-        if let Some(id) = self.tree.get(ino).filter(|it| it.gone).and_then(|it| it.id.clone()) {
+    fn release(&mut self, ino: Ino, _cx: &mut Cx<Mongo>) {
+        let Some(node) = self.tree.get_mut(ino) else { return };
+        let staged = node.staged.take().map(|staged| staged.id);
+        let gone = node.id.clone().filter(|_| node.gone);
+        for id in [staged, gone].into_iter().flatten() {
             self.live.reclaim(id);
         }
     }

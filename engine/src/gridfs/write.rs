@@ -482,7 +482,8 @@ impl GridFs {
         if writing.staged && writing.publish {
             return self.ask_old(writing);
         }
-        Step::Done(Outcome::Wrote { size: writing.new.length })
+        let published = !writing.staged;
+        Step::Done(Outcome::Wrote { size: writing.new.length, published })
     }
 
     fn ask_old(&mut self, mut writing: Writing) -> Step<Self> {
@@ -556,12 +557,7 @@ impl GridFs {
             node.content = Ok(writing.new);
         }
         self.tree.set_id(writing.ino, &writing.id);
-        Step::Done(Outcome::Wrote { size: writing.new.length })
-    }
-
-    /// Whether a new revision of the file waits for its writer's flush.
-    pub(super) fn is_unpublished(&self, ino: Ino) -> bool {
-        self.tree.get(ino).is_some_and(|node| node.staged.is_some() && !node.gone)
+        Step::Done(Outcome::Wrote { size: writing.new.length, published: true })
     }
 }
 

@@ -19,7 +19,7 @@ use crate::time::Wall;
 use super::place::{Place, orphan_key, session_key, side_key, xattr_key};
 use super::record::{self, Record, SELF_FIELD};
 use super::tree::What;
-use super::{ECHO_WINDOW, Keys, ORPHAN_LEASE, TOKEN_LEASE, TOKEN_SLOTS, Ticket, scripts};
+use super::{Keys, ORPHAN_LEASE, TOKEN_LEASE, TOKEN_SLOTS, Ticket, scripts};
 
 /// A plan on its way to the server.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub struct Committing {
     sides: Vec<(usize, Vec<u8>)>,
     /// What each letter of the script's `places` is about, in order.
     letters: Vec<(Way, Place)>,
+    /// The keys it may change.
+    keys: Args,
 }
 
 /// Which way a value went at a place.
@@ -133,20 +135,27 @@ impl Keys {
             return self.start_rename_dir(plan, from, to, token, cx);
         }
         match self.lower(plan, token) {
-            Ok(Lowered::Program(program)) => self.send_program(plan.clone(), program, token),
-            Ok(Lowered::Conflict) => Step::Done(Outcome::Conflict),
+            Ok(Some(program)) => self.send_program(plan.clone(), program, token, cx),
+            Ok(None) => Step::Done(Outcome::Conflict),
             Err(failure) => Step::Fail(failure),
         }
     }
 
-    fn send_program(&mut self, plan: Plan, program: Program, token: Token) -> Step<Self> {
-        let committing =
-            Committing { sides: program.sides.clone(), letters: program.letters.clone(), plan };
+    fn send_program(
+        &mut self,
+        plan: Plan,
+        program: Program,
+        token: Token,
+        cx: &Cx<Redis>,
+    ) -> Step<Self> {
+        let (sides, letters) = (program.sides.clone(), program.letters.clone());
+        let committing = Committing { sides, letters, plan, keys: program.keys.clone() };
         if program.checks.is_empty() && program.changes.is_empty() {
             // Nothing of it is kept on the server.
             self.apply(&committing.plan, &committing.letters, "");
             return Step::Done(Outcome::Applied(Facts::new()));
         }
+        self.live.own_keys(&committing.keys, cx.now.mono);
         let once = committing.plan.once;
         let command = program.command(token, once);
         let ticket = Ticket::Commit(Box::new(committing));
@@ -158,11 +167,12 @@ impl Keys {
         Program::new(if once { session_key(token.session) } else { Bytes::new() })
     }
 
-    fn lower(&mut self, plan: &Plan, token: Token) -> Result<Lowered, Failure> {
+    /// The plan as a program; `None` when it is known here that a check does not hold.
+    fn lower(&mut self, plan: &Plan, token: Token) -> Result<Option<Program>, Failure> {
         let mut program = self.program(plan.once, token);
         for check in &plan.checks {
             if !self.lower_check(check, &mut program)? {
-                return Ok(Lowered::Conflict);
+                return Ok(None);
             }
         }
         let moves_over = |dir: &Ino, name: &Name| {
@@ -181,7 +191,7 @@ impl Keys {
                 other => self.lower_change(other, held, token, &mut program)?,
             }
         }
-        Ok(Lowered::Program(program))
+        Ok(Some(program))
     }
 
     /// Returns whether the check holds as far as is known here.
@@ -300,14 +310,14 @@ impl Keys {
 
     fn spot(&self, dir: Ino, name: &Name) -> Result<Spot, Failure> {
         let prefix = self.dir_prefix(dir).ok_or_else(|| errno(Errno::ENOENT))?;
-        let place = self.place(dir, name).ok_or_else(|| Failure {
-            errno: Errno::EPERM,
-            text: Some(format!(
-                "{}/{name}: this name is reserved, no key can have it",
-                self.describe(dir)
-            )),
-        })?;
+        let place = self.place(dir, name).ok_or_else(|| self.reserved(dir, name))?;
         Ok(Spot { dir, prefix, name: name.clone(), place })
+    }
+
+    fn reserved(&self, dir: Ino, name: &Name) -> Failure {
+        let dir = self.describe(dir);
+        let text = format!("{dir}/{name}: this name is reserved, no key can have it");
+        Failure { errno: Errno::EPERM, text: Some(text) }
     }
 
     fn xattrs_of(&self, ino: Ino) -> Result<Bytes, Failure> {
@@ -320,7 +330,7 @@ impl Keys {
         Ok(xattr_key(&prefix, node.name.as_bytes()))
     }
 
-    fn lower_change(
+    pub(super) fn lower_change(
         &self,
         change: &Change,
         held: bool,
@@ -333,6 +343,9 @@ impl Keys {
                     return Err(errno(Errno::EPERM));
                 }
                 let spot = self.spot(*dir, name)?;
+                if attr.kind == Kind::Dir && spot.place.dir.is_none() {
+                    return Err(self.reserved(*dir, name));
+                }
                 self.lower_create(&spot, attr, target.as_ref(), program);
             }
             Change::Unlink { dir, name, ino, kind, held, .. } => {
@@ -355,14 +368,16 @@ impl Keys {
             }
             Change::SetAttr { ino, patch } => self.lower_setattr(*ino, patch, program)?,
             Change::Touch { dir, at, .. } => {
-                let prefix = self.dir_prefix(*dir).unwrap_or_default();
-                if self.stores_records() && self.index.contains_side(&prefix) {
+                // The directory has a record, or a step before this one marks it with one.
+                if self.stores_records()
+                    && let Some(prefix) = self.dir_prefix(*dir)
+                {
                     let side = program.side(&prefix);
                     let at = Bytes::from(format!("{}", at.0));
                     program.changes.extend([word("touch"), side, at]);
                 }
             }
-            Change::Xattr { ino, name, value, .. } => {
+            Change::Xattr { ino, name, value, at } => {
                 let x = self.xattrs_of(*ino)?;
                 let x = program.key(Some(x));
                 match value {
@@ -372,6 +387,7 @@ impl Keys {
                     }
                     None => program.changes.extend([word("xdel"), x, name_bytes(name)]),
                 }
+                self.lower_setattr(*ino, &status_changed(*at), program)?;
             }
             // Neither is among the capabilities of this layout.
             Change::Link { .. } | Change::Exchange { .. } => return Err(errno(Errno::EPERM)),
@@ -623,19 +639,13 @@ impl Keys {
                 for (_, place) in &committing.letters {
                     self.live.refresh_place(place);
                 }
+                for (_, prefix) in &committing.sides {
+                    self.live.refresh_side(prefix);
+                }
             }
             _ => return Step::Fail(self.odd("commit", reply)),
         }
-        for change in &committing.plan.changes {
-            let ino = match change {
-                Change::Create { attr, .. } => attr.ino,
-                Change::Rename { ino, .. } | Change::SetAttr { ino, .. } => *ino,
-                _ => continue,
-            };
-            if let Some(node) = self.tree.get_mut(ino) {
-                node.own_until = cx.now.mono.after(ECHO_WINDOW);
-            }
-        }
+        self.live.own_keys(&committing.keys, cx.now.mono);
         Step::Done(Outcome::Applied(Facts::new()))
     }
 
@@ -654,8 +664,10 @@ impl Keys {
                         _ => What::Side,
                     };
                     self.tree.attach(*dir, name, attr.ino, what, *attr);
+                    let has_record = !self.is_default(&Record::of(attr, None));
                     if let Some(node) = self.tree.get_mut(attr.ino) {
                         node.target = target.clone().unwrap_or_default();
+                        node.has_record = has_record;
                     }
                     self.applied_create(*dir, name, attr, target.as_ref());
                 }
@@ -683,10 +695,11 @@ impl Keys {
                 }
                 Change::SetAttr { ino, patch } => self.applied_setattr(*ino, patch),
                 Change::Touch { dir, at, .. } => self.applied_touch(*dir, *at),
-                Change::Xattr { ino, value, .. } => {
+                Change::Xattr { ino, value, at, .. } => {
                     if let (Ok(key), Some(_)) = (self.xattrs_of(*ino), value) {
                         self.index_xattrs(&key, true);
                     }
+                    self.applied_setattr(*ino, &status_changed(*at));
                 }
                 Change::Link { .. } | Change::Exchange { .. } => {}
             }
@@ -747,14 +760,26 @@ impl Keys {
             }
             self.keep_dir(dir, &spot.prefix);
         }
-        self.tree.detach(dir, name);
+        if kind == Kind::Dir {
+            self.tree.remove_dir(dir, name);
+        } else {
+            self.tree.detach(dir, name);
+        }
         let session = self.live.session();
-        if held && let Some(node) = self.tree.get_mut(ino) {
-            if matches!(node.what, What::String | What::Field | What::Value) {
-                let key = orphan_key(session, ino);
-                node.orphan = Some(key.clone());
-                node.what = What::String;
-                self.live.keep_orphan(key);
+        if held
+            && let Some(node) = self.tree.get_mut(ino)
+            && matches!(node.what, What::String | What::Field | What::Value)
+        {
+            let key = orphan_key(session, ino);
+            node.what = What::String;
+            self.live.keep_orphan(key.clone());
+            // What was written and not published is the newer of the two.
+            match node.stage.take() {
+                Some(stage) => {
+                    node.orphan = Some(stage);
+                    self.live.drop_orphan(key);
+                }
+                None => node.orphan = Some(key),
             }
         }
     }
@@ -778,10 +803,6 @@ impl Keys {
             self.index_xattrs(&key, false);
             self.index_xattrs(&xattr_key(&to.prefix, to_name.as_bytes()), true);
         }
-        if self.index.contains_side(&from.prefix) && self.stores_records() {
-            // Its record may have come along.
-            self.live.refresh_side(&to.prefix);
-        }
         let is_side = self.tree.child(dir, name).and_then(|ino| self.tree.get(ino));
         if is_side.is_some_and(|node| node.what == What::Side) {
             self.index_side(&to.prefix, true);
@@ -792,6 +813,11 @@ impl Keys {
     fn applied_setattr(&mut self, ino: Ino, patch: &Patch) {
         let Some(node) = self.tree.get_mut(ino) else { return };
         patch.apply_to(&mut node.attr);
+        node.has_record |= is_explicit(patch);
+        // Whatever has its name now is another file.
+        if node.detached {
+            return;
+        }
         let (what, parent, name, attr) = (node.what, node.parent, node.name.clone(), node.attr);
         let Some(prefix) = (match what {
             What::Dir => self.dir_prefix(ino),
@@ -822,12 +848,6 @@ impl Keys {
     }
 }
 
-enum Lowered {
-    Program(Program),
-    /// It is known here that a check does not hold.
-    Conflict,
-}
-
 /// The directory rename in a plan, if it is one: (directory, name) from and to.
 fn renamed_dir(plan: &Plan) -> Option<((Ino, Name), (Ino, Name))> {
     plan.changes.iter().find_map(|change| match change {
@@ -836,6 +856,11 @@ fn renamed_dir(plan: &Plan) -> Option<((Ino, Name), (Ino, Name))> {
         }
         _ => None,
     })
+}
+
+/// What a change of extended attributes does to the others.
+fn status_changed(at: Wall) -> Patch {
+    Patch { ctime: Some(at), ..Patch::default() }
 }
 
 /// Somebody set these values; they do not just follow from another change.

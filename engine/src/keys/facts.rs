@@ -1,6 +1,7 @@
 //! Facts: what is wanted becomes questions to the `stat` and `xattr` scripts, answers become facts
 //! and inodes.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -30,7 +31,7 @@ pub struct Asked {
 #[derive(Clone, Debug)]
 enum Question {
     /// A name: one `N` of the stat script.
-    Name { dir: Ino, name: Name, prefix: Vec<u8>, place: Place, want: Want },
+    Name(Box<Named>),
     /// The root's own record: one `D`.
     Root,
     /// An inode without a name: one `N` of its orphan key.
@@ -41,6 +42,27 @@ enum Question {
     Xattr(Ino, Option<Name>),
     /// `INFO memory` and `DBSIZE`: two commands.
     StatFs,
+}
+
+/// What is asked about a name.
+#[derive(Clone, Debug)]
+struct Named {
+    dir: Ino,
+    name: Name,
+    prefix: Vec<u8>,
+    place: Place,
+    want: Want,
+}
+
+/// What was seen of a name.
+pub(super) struct Seen {
+    pub(super) what: What,
+    pub(super) size: u64,
+    pub(super) record: Record,
+    /// In milliseconds; negative for none.
+    pub(super) ttl: Option<i64>,
+    /// The record is the server's.
+    pub(super) stored: bool,
 }
 
 /// Asks the stat script about one thing.
@@ -102,6 +124,11 @@ impl Keys {
     /// Facts that need no server.
     fn fact_at_hand(&self, want: &Want) -> Option<Fact> {
         match want {
+            // A directory removed here, in which somebody stands.
+            Want::Attr(ino) => {
+                let node = self.tree.get(*ino).filter(|it| it.detached && it.attr.nlink == 0)?;
+                (node.what == What::Dir).then_some(Fact::Attr(Some(node.attr)))
+            }
             Want::FreshIno(dir, name) => {
                 let prefix = self.dir_prefix(*dir)?;
                 Some(Fact::FreshIno(self.tree.fresh_ino(&prefix, name.as_bytes())))
@@ -161,7 +188,8 @@ impl Keys {
         let place = self.place(dir, name)?;
         let ask = ask_name(&prefix, name.as_bytes(), &place);
         let (name, want) = (name.clone(), want.clone());
-        Some((Question::Name { dir, name, prefix, place, want }, alloc::vec![ask]))
+        let named = Named { dir, name, prefix, place, want };
+        Some((Question::Name(Box::new(named)), alloc::vec![ask]))
     }
 
     fn ask_xattr(&self, ino: Ino, name: Option<&Name>) -> Option<(Question, Vec<Command>)> {
@@ -172,7 +200,7 @@ impl Keys {
             let prefix = self.dir_prefix(node.parent)?;
             (self.place(node.parent, &node.name)?, xattr_key(&prefix, node.name.as_bytes()))
         };
-        let keys = smallvec![place.full.unwrap_or_default(), place.bare.unwrap_or_default(), x];
+        let keys = place.both_keys().into_iter().chain([x]).collect();
         let mut args: Args = smallvec![place.field];
         args.extend(name.map(|name| Bytes::copy_from_slice(name.as_bytes())));
         let ask = Command::Script { script: &scripts::XATTR, keys, args };
@@ -193,7 +221,8 @@ impl Keys {
                 return Step::Fail(self.refused(line, "looking"));
             }
             let learnt = match question {
-                Question::Name { dir, name, prefix, place, want } => {
+                Question::Name(named) => {
+                    let Named { dir, name, prefix, place, want } = *named;
                     let answer = first(reply);
                     let Some(seen) = self.see(dir, &name, &prefix, &place, answer, cx) else {
                         return Step::Fail(self.odd("stat", reply));
@@ -288,6 +317,14 @@ impl Keys {
             return record;
         }
         match self.memory.get(prefix, name).filter(|it| it.kind == kind) {
+            // What has no record on the server has the usual mode and owner, whatever it had
+            // when its times were noted.
+            Some(it) if self.stores_records() => Record {
+                atime: it.atime,
+                mtime: it.mtime,
+                ctime: it.ctime,
+                ..self.default_record(kind)
+            },
             Some(record) => record.clone(),
             None => self.default_record(kind),
         }
@@ -307,24 +344,23 @@ impl Keys {
         let [what, size, _, record, has_dir, dir_record, ttl] = answer? else { return None };
         let record = record.as_bytes().and_then(Record::parse);
         let size = u64::try_from(size.as_int()?).ok()?;
-        let below = place.dir.as_ref().filter(|below| {
-            has_dir.as_int() == Some(1)
-                || self.index.is_dir(below)
-                || self.memory.get(below, SELF_FIELD).is_some()
-        });
-        let (what, kind, target) = if below.is_some() {
-            (What::Dir, Kind::Dir, None)
+        let below = place
+            .dir
+            .as_ref()
+            .filter(|below| has_dir.as_int() == Some(1) || self.index.is_dir(below));
+        let (what, kind) = if below.is_some() {
+            (What::Dir, Kind::Dir)
         } else {
             match what.as_bytes()? {
-                b"s" => (What::String, Kind::File, None),
-                b"f" => (What::Field, Kind::File, None),
-                b"c" => (What::Collection, Kind::File, None),
+                b"s" => (What::String, Kind::File),
+                b"f" => (What::Field, Kind::File),
+                b"c" => (What::Collection, Kind::File),
                 _ => {
                     let stored = record
                         .clone()
                         .or_else(|| self.memory.get(prefix, name.as_bytes()).cloned());
                     match stored.filter(|it| !matches!(it.kind, Kind::File | Kind::Dir)) {
-                        Some(it) => (What::Side, it.kind, Some(it.target)),
+                        Some(it) => (What::Side, it.kind),
                         None => {
                             self.tree.detach(dir, name);
                             self.tree.remember_absent(dir, name);
@@ -334,20 +370,16 @@ impl Keys {
                 }
             }
         };
-        let record = if let Some(below) = below {
+        let (record, stored) = if let Some(below) = below {
             let stored = dir_record.as_bytes().and_then(Record::parse);
-            self.record_over(below, SELF_FIELD, stored, Kind::Dir)
+            let has = stored.is_some();
+            (self.record_over(below, SELF_FIELD, stored, Kind::Dir), has)
         } else {
-            self.record_over(prefix, name.as_bytes(), record, kind)
+            let has = record.is_some();
+            (self.record_over(prefix, name.as_bytes(), record, kind), has)
         };
-        Some(Some(self.place_node(
-            dir,
-            name,
-            prefix,
-            (what, size, record, ttl.as_int()),
-            target,
-            cx,
-        )))
+        let seen = Seen { what, size, record, ttl: ttl.as_int(), stored };
+        Some(Some(self.place_node(dir, name, prefix, seen, cx)))
     }
 
     /// The inode of a name that is there, made or brought up to date.
@@ -356,8 +388,7 @@ impl Keys {
         dir: Ino,
         name: &Name,
         prefix: &[u8],
-        (what, size, record, ttl): (What, u64, Record, Option<i64>),
-        target: Option<Bytes>,
+        Seen { what, size, record, ttl, stored }: Seen,
         cx: &mut Cx<Redis>,
     ) -> Attr {
         let known = self
@@ -365,6 +396,7 @@ impl Keys {
             .child(dir, name)
             .filter(|ino| self.tree.get(*ino).is_some_and(|node| node.is_same_kind(record.kind)));
         let ino = known.unwrap_or_else(|| self.tree.fresh_ino(prefix, name.as_bytes()));
+        let target = record.target.clone();
         let mut attr = record.attr(ino, size);
         if what == What::Collection {
             attr.perm &= !0o222;
@@ -381,7 +413,8 @@ impl Keys {
             node.expires = ttl
                 .and_then(|ms| u64::try_from(ms).ok())
                 .map(|ms| cx.now.mono.after(Duration::from_millis(ms)));
-            node.target = target.unwrap_or_default();
+            node.has_record = stored;
+            node.target = target;
         }
         attr
     }

@@ -14,8 +14,8 @@ use crate::id::{Ino, Lane};
 use crate::layout::{self, Epoch, Listed, Outcome, Step};
 use crate::op::{Attr, Kind, Name};
 
-use super::facts::stat;
-use super::name::{NAME_MAX, Reading, SELF_NAME};
+use super::facts::{Seen, ask_name, first, stat};
+use super::name::{Reading, SELF_NAME};
 use super::place::{Place, side_key};
 use super::record::{Record, SELF_FIELD};
 use super::tree::What;
@@ -53,6 +53,15 @@ pub struct Page {
     asks: Vec<Ask>,
     /// Where to go on when all of it is told; `None` at the end.
     next: Option<Cursor>,
+    /// Names of side records that a value may have as well; asked for when the rest was answered.
+    doubts: Option<Doubts>,
+}
+
+/// The replies to all questions of a page but one: which of these names have a value.
+#[derive(Clone, Debug)]
+struct Doubts {
+    names: Vec<Name>,
+    replies: Vec<Reply>,
 }
 
 #[derive(Clone, Debug)]
@@ -123,7 +132,7 @@ impl Keys {
         let Some(prefix) = self.dir_prefix(dir) else { return Step::fail(Errno::ENOENT) };
         let (asks, next) = self.page_from(dir, &prefix, from, limit);
         let commands = self.ask_page(&prefix, &asks);
-        let page = Page { dir, prefix, asks, next };
+        let page = Page { dir, prefix, asks, next, doubts: None };
         if commands.is_empty() {
             return self.listed(page, &[], cx);
         }
@@ -258,7 +267,7 @@ impl Keys {
 
     pub(super) fn listed(
         &mut self,
-        page: Page,
+        mut page: Page,
         replies: &[Reply],
         cx: &mut Cx<Redis>,
     ) -> Step<Self> {
@@ -266,9 +275,31 @@ impl Keys {
             return Step::Fail(self.refused(line, "listing a directory"));
         }
         // The scan of the side hash is a command of its own, the first; all others are questions.
+        let mut outshone = Vec::new();
+        let sides = page.asks.iter().any(|ask| matches!(ask, Ask::Sides { .. }));
+        let replies = match page.doubts.take() {
+            Some(doubts) => {
+                let has_value = |(_, reply): &(Name, &Reply)| {
+                    let what = first(Some(reply)).and_then(|answer| answer.first()?.as_bytes());
+                    what != Some(b"-")
+                };
+                let told = doubts.names.into_iter().zip(replies).filter(has_value);
+                outshone.extend(told.map(|(name, _)| name));
+                doubts.replies
+            }
+            None if sides => {
+                let (names, commands) = self.doubtful(&page, replies);
+                if !commands.is_empty() {
+                    page.doubts = Some(Doubts { names, replies: replies.to_vec() });
+                    let ticket = Ticket::List(alloc::boxed::Box::new(page));
+                    return Step::Work(Self::work(Lane::Meta, commands, ticket));
+                }
+                replies.to_vec()
+            }
+            None => replies.to_vec(),
+        };
         let mut scanned = None;
         let mut answers = Vec::new();
-        let sides = page.asks.iter().any(|ask| matches!(ask, Ask::Sides { .. }));
         for (n, reply) in replies.iter().enumerate() {
             if sides && self.stores_records() && n == 0 {
                 scanned = reply.as_array();
@@ -292,8 +323,10 @@ impl Keys {
                     }
                 }
                 Ask::Sides { scan, after } => {
-                    let more =
-                        self.list_sides(&page, scan, after.as_ref(), scanned, &mut entries, cx);
+                    let (found, goes_on) = self.side_records(&page.prefix, scanned);
+                    let found = found.into_iter().filter(|(name, _)| !outshone.contains(name));
+                    self.list_sides(&page, scan, after.as_ref(), found, &mut entries, cx);
+                    let more = goes_on.map(|scan| Cursor::Sides(scan, None));
                     if let Some(more) = more {
                         // The rest of the page comes when the scan is through.
                         next = Some(more);
@@ -341,16 +374,13 @@ impl Keys {
         Step::Done(Outcome::Page(layout::Page { entries, next }))
     }
 
-    /// Symlinks and special files. Returns where to go on if the scan is not through.
-    fn list_sides(
-        &mut self,
-        page: &Page,
-        scan: &Bytes,
-        after: Option<&Name>,
+    /// The side records of symlinks and special files, by name, and where the scan goes on if it
+    /// is not through.
+    fn side_records(
+        &self,
+        prefix: &[u8],
         scanned: Option<&[Reply]>,
-        entries: &mut Vec<Listed<Self>>,
-        cx: &mut Cx<Redis>,
-    ) -> Option<Cursor> {
+    ) -> (Vec<(Name, Record)>, Option<Bytes>) {
         let mut found: Vec<(Name, Record)> = Vec::new();
         let mut goes_on = None;
         if let Some([cursor, records]) = scanned {
@@ -368,25 +398,51 @@ impl Keys {
                 }
             }
         } else {
-            let inhabitants = self.memory.inhabitants(&page.prefix);
+            let inhabitants = self.memory.inhabitants(prefix);
             found.extend(inhabitants.map(|(name, record)| (Name::from(name), record.clone())));
         }
         found.sort_by(|a, b| a.0.cmp(&b.0));
+        (found, goes_on)
+    }
+
+    /// Side records whose names a key may have as well: a value outshines the record, but a hash
+    /// only where it has the field.
+    fn doubtful(&self, page: &Page, replies: &[Reply]) -> (Vec<Name>, Vec<Command>) {
+        let scanned = replies.first().filter(|_| self.stores_records()).and_then(Reply::as_array);
+        let (found, _) = self.side_records(&page.prefix, scanned);
+        let there =
+            |key: &Option<Bytes>| key.as_ref().is_some_and(|key| self.index.contains_key(key));
+        let doubts = found.into_iter().filter_map(|(name, _)| {
+            let place = self.place(page.dir, &name)?;
+            let doubtful = there(&place.full) || there(&place.bare);
+            let ask = doubtful.then(|| ask_name(&page.prefix, name.as_bytes(), &place))?;
+            Some((name, ask))
+        });
+        doubts.unzip()
+    }
+
+    /// Symlinks and special files.
+    fn list_sides(
+        &mut self,
+        page: &Page,
+        scan: &Bytes,
+        after: Option<&Name>,
+        found: impl Iterator<Item = (Name, Record)>,
+        entries: &mut Vec<Listed<Self>>,
+        cx: &mut Cx<Redis>,
+    ) {
         for (name, record) in found {
-            // A key of this name outshines the record.
-            let outshone = self.place(page.dir, &name).is_none_or(|place| {
-                place.full.is_some_and(|key| self.index.contains_key(&key))
-                    || place.dir.is_some_and(|dir| self.index.is_dir(&dir))
-            });
+            // A directory of this name outshines the record.
+            let outshone = self
+                .place(page.dir, &name)
+                .is_none_or(|place| place.dir.is_some_and(|dir| self.index.is_dir(&dir)));
             if after.is_some_and(|after| name <= *after) || outshone {
                 continue;
             }
-            let target = Some(record.target.clone());
-            let seen = (What::Side, 0, record, None);
-            let attr = self.place_node(page.dir, &name, &page.prefix, seen, target, cx);
+            let seen = Seen { what: What::Side, size: 0, record, ttl: None, stored: true };
+            let attr = self.place_node(page.dir, &name, &page.prefix, seen, cx);
             entries.push(listed(name.clone(), attr, Cursor::Sides(scan.clone(), Some(name))));
         }
-        goes_on.map(|scan| Cursor::Sides(scan, None))
     }
 
     fn list_dir(
@@ -399,10 +455,11 @@ impl Keys {
     ) {
         let below = self.below(&page.prefix, component);
         let stored = answer.and_then(|it| it.get(1)?.as_bytes()).and_then(Record::parse);
+        let has = stored.is_some();
         let record = self.record_over(&below, SELF_FIELD, stored, Kind::Dir);
         let name = Name::from(self.options.naming.encode_component(component));
-        let seen = (What::Dir, 0, record, None);
-        let attr = self.place_node(page.dir, &name, &page.prefix, seen, None, cx);
+        let seen = Seen { what: What::Dir, size: 0, record, ttl: None, stored: has };
+        let attr = self.place_node(page.dir, &name, &page.prefix, seen, cx);
         entries.push(listed(name, attr, Cursor::Dirs(Some(component.to_vec()))));
     }
 
@@ -440,9 +497,10 @@ impl Keys {
         let size = size.as_int().and_then(|n| u64::try_from(n).ok())?;
         let stored = rest.first().and_then(Reply::as_bytes).and_then(Record::parse);
         let name = Name::from(self.options.naming.encode_component(component));
+        let has = stored.is_some();
         let record = self.record_over(&page.prefix, name.as_bytes(), stored, Kind::File);
-        let seen = (what, size, record, ttl);
-        let attr = self.place_node(page.dir, &name, &page.prefix, seen, None, cx);
+        let seen = Seen { what, size, record, ttl, stored: has };
+        let attr = self.place_node(page.dir, &name, &page.prefix, seen, cx);
         entries.push(listed(name, attr, Cursor::Keys(Some(component.to_vec()))));
         None
     }
@@ -466,23 +524,31 @@ impl Keys {
             if after.is_some_and(|after| field <= after) {
                 continue;
             }
-            let shadowed = it[3].as_int() == Some(1);
             let full = naming.full_field(component, field);
+            // The key that has this very name. The script tried what it is nearly always; where
+            // the two differ, the index knows the key and takes it for no hash.
+            let rival = naming.component_of(&full);
+            let usual = [component, b".", field].concat() == rival;
+            let shadowed = match usual {
+                true => it[3].as_int() == Some(1),
+                false => {
+                    rival != component
+                        && self.index.contains_key(&[&page.prefix[..], &rival].concat())
+                }
+            };
             let encoded = if shadowed {
                 naming.encode_shadowed(component, field)
             } else {
                 naming.encode_field(component, field)
             };
             let name = Name::from(encoded);
-            // A directory of the same name shows the value inside.
-            if let Reading::Plain { component, .. } = naming.decode(name.as_bytes())
-                && self.index.is_dir(&self.below(&page.prefix, &component))
-            {
-                continue;
-            }
-            if full.len() > NAME_MAX {
+            if let Reading::Shortened(_) = naming.decode(name.as_bytes()) {
                 let long = (component.to_vec(), field.to_vec());
                 self.long_fields.insert((page.dir, name.clone()), long);
+            }
+            // A directory of the same name shows the value inside.
+            if !shadowed && self.index.is_dir(&self.below(&page.prefix, &rival)) {
+                continue;
             }
             // The script looked up the record by the plain name.
             let prefix = naming.full_field(component, b"");
@@ -490,9 +556,11 @@ impl Keys {
                 if field.is_empty() { &[&prefix] } else { &[&prefix, b".", field] };
             let is_plain = plain.concat() == name.as_bytes();
             let stored = it[2].as_bytes().and_then(Record::parse);
+            let has = stored.is_some();
             let record = self.record_over(&page.prefix, name.as_bytes(), stored, Kind::File);
-            let seen = (What::Field, u64::try_from(size).unwrap_or(0), record, ttl);
-            let attr = self.place_node(page.dir, &name, &page.prefix, seen, None, cx);
+            let size = u64::try_from(size).unwrap_or(0);
+            let seen = Seen { what: What::Field, size, record, ttl, stored: has };
+            let attr = self.place_node(page.dir, &name, &page.prefix, seen, cx);
             if !is_plain && let Some(node) = self.tree.get_mut(attr.ino) {
                 // Its record was not looked up: what is said of it holds for the moment only.
                 node.tainted = Epoch(self.epoch.0 + 1);

@@ -22,12 +22,14 @@ use crate::time::{Duration, Mono};
 use super::index::Index;
 use super::place::{Place, renames_key, side_key};
 use super::tree::What;
-use super::{Keys, ORPHAN_LEASE, RESERVED, Ticket};
+use super::{ECHO_WINDOW, Keys, ORPHAN_LEASE, RESERVED, Ticket};
 
 /// Keys a SCAN step looks at: 0.4 ms of the server's time.
 const SCAN_COUNT: &str = "1000";
 /// Keys that are looked at anew in one batch.
 const REFRESH_KEYS: usize = 512;
+/// Keys just written here that are remembered; an echo of more counts as a foreign change.
+const OWN_KEYS: usize = 16_384;
 /// How often a server without pushes is scanned, at the most.
 const RESCAN_EVERY: Duration = Duration::from_secs(2);
 /// A scan takes at most this share of the time between scans.
@@ -43,6 +45,8 @@ pub(super) struct Live {
     /// The push lane is up; whether pushes come on it.
     link: Option<bool>,
     scan: Option<Scan>,
+    /// Scans so far.
+    scans: u64,
     /// Keys in the database, for progress.
     total: Option<u64>,
     /// Keys and side hashes to look at anew.
@@ -55,6 +59,9 @@ pub(super) struct Live {
     dropped: Epoch,
     orphans: BTreeSet<Bytes>,
     dropped_orphans: Vec<Bytes>,
+    /// Until when an invalidation of a key is most likely the echo of a write of ours. By key: all
+    /// fields of a hash are told of as one.
+    own: BTreeMap<Bytes, Mono>,
     next_heartbeat: Option<Mono>,
     next_scan: Option<Mono>,
     renames_checked: bool,
@@ -73,6 +80,8 @@ struct Scan {
     /// What was learnt of otherwise meanwhile: replies on the way may be older than that.
     touched: BTreeSet<Vec<u8>>,
     in_flight: bool,
+    /// Tells replies to its own steps from those to a scan that it took the place of.
+    number: u64,
     started: Mono,
     /// Pushes were missed before it: when it is done nothing known before is believed.
     recovers: bool,
@@ -85,6 +94,8 @@ pub enum Task {
     Scan {
         /// `DBSIZE` is asked along.
         first: bool,
+        /// The scan that this is a step of.
+        number: u64,
     },
     /// `TYPE` of each key; `EXISTS` and the version of each side hash.
     Refresh {
@@ -129,6 +140,23 @@ impl Live {
         self.session
     }
 
+    /// These keys are being written here, or just were.
+    pub(super) fn own_keys<'a>(&mut self, keys: impl IntoIterator<Item = &'a Bytes>, now: Mono) {
+        let until = now.after(ECHO_WINDOW);
+        for key in keys.into_iter().filter(|key| !key.is_empty() && !key.starts_with(RESERVED)) {
+            if self.own.len() >= OWN_KEYS {
+                self.own.retain(|_, until| *until > now);
+            }
+            if self.own.len() < OWN_KEYS {
+                self.own.insert(key.clone(), until);
+            }
+        }
+    }
+
+    fn is_own(&self, key: &[u8], now: Mono) -> bool {
+        self.own.get(key).is_some_and(|until| now < *until)
+    }
+
     pub(super) fn keep_orphan(&mut self, key: Bytes) {
         self.orphans.insert(key);
         self.next_heartbeat.get_or_insert(self.now.after(ORPHAN_LEASE / 3));
@@ -141,6 +169,11 @@ impl Live {
 
     pub(super) fn orphans(&self) -> impl Iterator<Item = &Bytes> {
         self.orphans.iter().chain(&self.dropped_orphans)
+    }
+
+    /// The key is gone from the server already.
+    pub(super) fn forget_orphan(&mut self, key: &Bytes) {
+        self.orphans.remove(key);
     }
 
     /// The keys of a place are looked at anew.
@@ -262,15 +295,9 @@ impl Keys {
             if let Some(prefix) = own.strip_prefix(b"a:")
                 && prefix.starts_with(&self.options.prefix)
             {
+                // Its version tells exactly whether this is the echo of a change of ours; until it
+                // is known, nothing is dropped, or every create would void its directory.
                 self.live.sides.insert(prefix.to_vec());
-                let epoch = self.epoch;
-                if let Some(dir) = self.find_dir(prefix)
-                    && let Some(node) = self.tree.get_mut(dir)
-                {
-                    node.side_tainted = epoch;
-                    node.tainted = epoch;
-                    node.children_tainted = epoch;
-                }
             } else if own.starts_with(b"x:") {
                 // Only to know that there is one when its directory is renamed; a hash that is
                 // gone does no harm there.
@@ -282,6 +309,7 @@ impl Keys {
             return;
         }
         self.live.keys.insert(key.to_vec());
+        let echo = self.live.is_own(key, cx.now.mono);
         let epoch = self.epoch;
         let Some((dir, names)) = self.names_of(key) else { return };
         if let Some(node) = self.tree.get_mut(dir) {
@@ -291,7 +319,6 @@ impl Keys {
             cx.forget_entry(parent, &name);
             let Some(node) = ino.and_then(|ino| self.tree.get_mut(ino)) else { continue };
             node.tainted = epoch;
-            let echo = cx.now.mono < node.own_until;
             if !echo && node.what != What::Dir {
                 node.attr.mtime = cx.now.wall;
                 node.attr.ctime = cx.now.wall;
@@ -404,14 +431,14 @@ impl Keys {
     pub(super) fn start_scan(&mut self, cx: &mut Cx<Redis>) {
         let recovers = self.live.link == Some(true) && self.live.ready;
         let index = Index::new(self.options.naming.delimiter(), &self.options.prefix);
-        let in_flight = self.live.scan.as_ref().is_some_and(|scan| scan.in_flight);
+        self.live.scans += 1;
         self.live.scan = Some(Scan {
-            // A reply to the scan before may still come; see `scanned`.
             cursor: Bytes::from_static(b"0"),
             reserved: false,
             index,
             touched: BTreeSet::new(),
-            in_flight,
+            in_flight: false,
+            number: self.live.scans,
             started: cx.now.mono,
             recovers,
         });
@@ -438,7 +465,7 @@ impl Keys {
         if first {
             commands.push(Command::plain(["DBSIZE"]));
         }
-        Some((commands, Task::Scan { first }))
+        Some((commands, Task::Scan { first, number: scan.number }))
     }
 
     fn refresh_step(&mut self) -> Option<(Vec<Command>, Task)> {
@@ -509,7 +536,7 @@ impl Keys {
         cx: &mut Cx<Redis>,
     ) -> Step<Self> {
         match task {
-            Task::Scan { first } => self.scanned(first, replies, cx),
+            Task::Scan { first, number } => self.scanned(first, number, replies, cx),
             Task::Refresh { keys, sides } => {
                 self.live.refreshing = false;
                 let (types, rest) = replies.split_at_checked(keys.len()).unwrap_or_default();
@@ -531,12 +558,21 @@ impl Keys {
         }
     }
 
-    fn scanned(&mut self, first: bool, replies: &[Reply], cx: &mut Cx<Redis>) -> Step<Self> {
+    fn scanned(
+        &mut self,
+        first: bool,
+        number: u64,
+        replies: &[Reply],
+        cx: &mut Cx<Redis>,
+    ) -> Step<Self> {
         if first {
             self.live.total = replies.get(1).and_then(Reply::as_int).map(|n| n.max(0) as u64);
         }
         let delimiter = self.options.naming.delimiter();
-        let Some(scan) = &mut self.live.scan else { return Step::Done(Outcome::Done) };
+        // A step of a scan that was begun anew meanwhile says nothing about this one.
+        let Some(scan) = self.live.scan.as_mut().filter(|scan| scan.number == number) else {
+            return Step::Done(Outcome::Done);
+        };
         scan.in_flight = false;
         if let Some(line) = replies.first().and_then(Reply::as_error) {
             let failure = self.refused(line, "building the index");
@@ -586,6 +622,14 @@ impl Keys {
         let Some(scan) = self.live.scan.take() else { return };
         let took = cx.now.mono.since(scan.started);
         self.index = scan.index;
+        // A reply that crossed a `FLUSHDB` tells of what was there before.
+        let sides = [RESERVED, b"a:"].concat();
+        for key in &scan.touched {
+            match key.strip_prefix(&sides[..]) {
+                Some(prefix) => self.live.refresh_side(prefix),
+                None => self.live.refresh_key(key),
+            }
+        }
         if !self.live.ready {
             self.live.ready = true;
             cx.wake();
@@ -666,6 +710,7 @@ impl Keys {
         let Some(dir) = self.find_dir(prefix) else { return };
         let epoch = self.epoch;
         if let Some(node) = self.tree.get_mut(dir) {
+            node.tainted = epoch;
             node.side_tainted = epoch;
             node.children_tainted = epoch;
         }
@@ -707,7 +752,10 @@ impl Keys {
             if last || was_dir != Some(is_dir) {
                 // A directory that stays one is left alone: programs may stand in it.
                 if was_dir != Some(true) || !is_dir {
-                    self.name_changed(dir, &name, cx);
+                    // A file that is there stays what it is for those who have it open: it may be
+                    // one of ours whose reply was lost.
+                    let stays = last && was_dir == Some(false) && self.index.contains_key(path);
+                    self.name_changed(dir, &name, stays, cx);
                 }
                 return;
             }
@@ -718,8 +766,9 @@ impl Keys {
         }
     }
 
-    fn name_changed(&mut self, dir: Ino, name: &Name, cx: &mut Cx<Redis>) {
-        if let Some(ino) = self.tree.detach(dir, name) {
+    fn name_changed(&mut self, dir: Ino, name: &Name, stays: bool, cx: &mut Cx<Redis>) {
+        let known = if stays { self.tree.child(dir, name) } else { self.tree.detach(dir, name) };
+        if let Some(ino) = known {
             cx.invalidate_inode(ino);
         }
         let epoch = self.epoch;

@@ -104,10 +104,10 @@ pub enum Ticket {
     List(alloc::boxed::Box<list::Page>),
     /// See `data.rs`.
     #[doc(hidden)]
-    Read(data::Reading),
+    Read(alloc::boxed::Box<data::Reading>),
     /// See `data.rs`.
     #[doc(hidden)]
-    Write(data::Writing),
+    Write(alloc::boxed::Box<data::Writing>),
     /// See `live.rs`.
     #[doc(hidden)]
     Task(live::Task),
@@ -156,6 +156,12 @@ impl Keys {
         self.index.len()
     }
 
+    /// How many inodes are remembered.
+    #[must_use]
+    pub fn inodes(&self) -> usize {
+        self.tree.len()
+    }
+
     /// The record of what has none.
     fn default_record(&self, kind: Kind) -> Record {
         let perm = match kind {
@@ -187,7 +193,10 @@ impl Keys {
             "NOPERM" => Errno::EACCES,
             "WRONGTYPE" => Errno::EIO,
             _ if line.contains("OOM command not allowed") => Errno::ENOSPC,
-            _ if line.contains("no permissions") || line.contains("has no permission") => {
+            _ if line.contains("no permissions")
+                || line.contains("has no permission")
+                || line.contains("user executing the script can't") =>
+            {
                 Errno::EACCES
             }
             _ if line.contains("read only replica") => Errno::EROFS,
@@ -271,13 +280,18 @@ impl Layout for Keys {
         self.start_data_read(ino, offset, len)
     }
 
+    fn reads_whole(&self, ino: Ino) -> bool {
+        self.is_read_whole(ino)
+    }
+
     fn write(&mut self, ino: Ino, out: &WriteOut, cx: &mut Cx<Redis>) -> Step<Self> {
         self.start_data_write(ino, out, cx)
     }
 
-    fn release_orphan(&mut self, ino: Ino, _cx: &mut Cx<Redis>) {
-        if let Some(orphan) = self.tree.get_mut(ino).and_then(|node| node.orphan.take()) {
-            self.live.drop_orphan(orphan);
+    fn release(&mut self, ino: Ino, _cx: &mut Cx<Redis>) {
+        let Some(node) = self.tree.get_mut(ino) else { return };
+        for key in [node.orphan.take(), node.stage.take()].into_iter().flatten() {
+            self.live.drop_orphan(key);
         }
     }
 
@@ -292,8 +306,8 @@ impl Layout for Keys {
             Ticket::Commit(committing) => self.committed(*committing, &replies, cx),
             Ticket::Tree(moving) => self.moved(*moving, &replies, cx),
             Ticket::List(page) => self.listed(*page, &replies, cx),
-            Ticket::Read(reading) => self.data_read(reading, replies),
-            Ticket::Write(writing) => self.data_written(writing, &replies, cx),
+            Ticket::Read(reading) => self.data_read(*reading, replies),
+            Ticket::Write(writing) => self.data_written(*writing, &replies, cx),
             Ticket::Task(task) => self.task_done(task, &replies, cx),
             Ticket::Nothing => Step::Done(Outcome::Done),
         }

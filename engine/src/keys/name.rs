@@ -256,6 +256,21 @@ impl Naming {
         name
     }
 
+    /// The component that a name of any length, before shortening, stands for: the inverse of
+    /// [`full_component`](Self::full_component). Of a field's name it is the component whose
+    /// string would shadow that field.
+    ///
+    /// ```
+    /// # use dbmount_engine::keys::name::Naming;
+    /// let naming = Naming::default();
+    /// let field = naming.full_field(b"v1.2", b"a:b");
+    /// assert_eq!(naming.component_of(&field), b"v1%2E2.a%3Ab");
+    /// assert_eq!(naming.full_component(b"v1%2E2.a%3Ab"), field);
+    /// ```
+    pub fn component_of(&self, full_name: &[u8]) -> Vec<u8> {
+        self.decode_component(full_name)
+    }
+
     /// What a name can mean.
     ///
     /// ```

@@ -25,6 +25,17 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// The two keys as scripts take them.
+    pub(super) fn both_keys(&self) -> [Bytes; 2] {
+        let or_none = |key: &Option<Bytes>| key.clone().unwrap_or(Bytes::from_static(RESERVED));
+        [or_none(&self.full), or_none(&self.bare)]
+    }
+
+    /// The keys that can hold the value.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &Bytes> {
+        self.full.iter().chain(&self.bare)
+    }
+
     /// What the scripts call the wish.
     pub(super) fn wish(&self) -> &'static str {
         if self.string { "s" } else { "f" }
@@ -44,6 +55,11 @@ pub(super) fn xattr_key(dir: &[u8], name: &[u8]) -> Bytes {
 /// Where the contents of an unlinked file are kept while it is open.
 pub(super) fn orphan_key(session: u64, ino: Ino) -> Bytes {
     Bytes::from([RESERVED, alloc::format!("o:{session:016x}:{}", ino.0).as_bytes()].concat())
+}
+
+/// Where a large field is written to until it is published.
+pub(super) fn stage_key(session: u64, ino: Ino) -> Bytes {
+    Bytes::from([RESERVED, alloc::format!("w:{session:016x}:{}", ino.0).as_bytes()].concat())
 }
 
 /// The commits of a mount that must not be applied twice.
@@ -98,10 +114,12 @@ impl Keys {
     /// can have this name.
     pub(super) fn place(&self, dir: Ino, name: &Name) -> Option<Place> {
         let prefix = self.dir_prefix(dir)?;
-        let place = self.place_in(dir, &prefix, name)?;
+        let mut place = self.place_in(dir, &prefix, name)?;
         let reserved =
             |key: &Option<Bytes>| key.as_ref().is_some_and(|key| key.starts_with(RESERVED));
-        let is_reserved = reserved(&place.full) || reserved(&place.bare) || reserved(&place.dir);
+        let is_reserved = reserved(&place.full) || reserved(&place.bare);
+        // A key may have the name; a directory may not.
+        place.dir = place.dir.filter(|dir| !dir.starts_with(RESERVED));
         (!is_reserved).then_some(place)
     }
 
@@ -139,22 +157,18 @@ impl Keys {
                 string: false,
             }),
             Reading::Shortened(short) => {
-                if let Some((component, field)) = self.long_fields.get(&(dir, name.clone())) {
-                    return Some(Place {
-                        full: None,
-                        bare: Some(key(component)),
-                        field: Bytes::copy_from_slice(field),
-                        dir: None,
-                        string: false,
-                    });
+                // As with any name it can be both, and both may be there.
+                let component = self.find_long(prefix, name.as_bytes(), &short.prefix);
+                let field = self.long_fields.get(&(dir, name.clone()));
+                if component.is_none() && field.is_none() {
+                    return None;
                 }
-                let component = self.find_long(prefix, name.as_bytes(), &short.prefix)?;
                 Some(Place {
-                    full: Some(key(&component)),
-                    bare: None,
-                    field: Bytes::new(),
-                    dir: Some(below(&component)),
-                    string: true,
+                    full: component.as_deref().map(key),
+                    bare: field.map(|(component, _)| key(component)),
+                    field: field.map_or_else(Bytes::new, |(_, it)| Bytes::copy_from_slice(it)),
+                    dir: component.as_deref().map(below),
+                    string: component.is_some(),
                 })
             }
             Reading::Nothing => None,

@@ -51,6 +51,12 @@ enum Stage {
     Unmarked,
 }
 
+impl Moving {
+    fn keys(&self) -> impl Iterator<Item = &Bytes> {
+        self.pairs.iter().flat_map(|(from, to)| [from, to])
+    }
+}
+
 impl Keys {
     pub(super) fn start_rename_dir(
         &mut self,
@@ -83,7 +89,7 @@ impl Keys {
         let pairs = self.tree_pairs(&from_dir, &below, own);
         let stored = self.stores_records();
         let target_side = program.key(Some(side_key(&below)));
-        if stored && plan.changes.iter().any(|it| matches!(it, Change::Unlink { .. })) {
+        if plan.changes.iter().any(|it| matches!(it, Change::Unlink { .. })) {
             let x = program.key(Some(xattr_key(&below, b"")));
             let steps = [Bytes::from_static(b"unmark"), target_side.clone(), x];
             program.changes.extend(steps);
@@ -91,8 +97,13 @@ impl Keys {
         if stored && dir != Ino::ROOT {
             self.mark_dir(dir, &mut program);
         }
+        for change in plan.changes.iter().filter(|it| matches!(it, Change::Touch { .. })) {
+            if let Err(failure) = self.lower_change(change, false, token, &mut program) {
+                return Step::Fail(failure);
+            }
+        }
         let stage = if pairs.len() <= self.options.tree_keys {
-            self.push_tree(&pairs, &from.full, target_side, &mut program);
+            self.push_tree((&from_dir, &pairs), &from.full, target_side, &mut program);
             Stage::Whole
         } else {
             let marker = program.key(Some(renames_key()));
@@ -108,7 +119,7 @@ impl Keys {
             done: 0,
             stage,
         };
-        let _ = cx;
+        self.live.own_keys(moving.keys(), cx.now.mono);
         let commands = alloc::vec![program.command(token, true)];
         Step::Work(Self::work(Lane::Meta, commands, Ticket::Tree(Box::new(moving))))
     }
@@ -140,12 +151,18 @@ impl Keys {
             let path = key.strip_prefix(head.as_slice()).unwrap_or(key);
             pairs.push((Bytes::copy_from_slice(key), renamed(&head, path)));
         }
+        // The directory's own extended attributes come last, see `push_tree`.
+        let own = xattr_key(from, b"");
+        if let Some(at) = pairs.iter().position(|(key, _)| *key == own) {
+            let pair = pairs.remove(at);
+            pairs.push(pair);
+        }
         pairs
     }
 
     fn push_tree(
         &self,
-        pairs: &[(Bytes, Bytes)],
+        (from, pairs): (&[u8], &[(Bytes, Bytes)]),
         own: &Option<Bytes>,
         target_side: Bytes,
         program: &mut Program,
@@ -161,9 +178,12 @@ impl Keys {
             program.keys.push(to.clone());
         }
         let number = |n: usize| Bytes::from(format!("{n}"));
+        // Those of a directory that is replaced go away before, like its side hash.
+        let own_xattrs = pairs.last().is_some_and(|(key, _)| *key == xattr_key(from, b""));
+        let checked = program.keys.len() - if own_xattrs { 2 } else { 0 };
         let (first, last) = (number(first), number(program.keys.len()));
         let vacant = Bytes::from_static(b"vacant");
-        program.checks.extend([vacant, first.clone(), last.clone(), target_side]);
+        program.checks.extend([vacant, first.clone(), number(checked), target_side]);
         program.changes.extend([Bytes::from_static(b"tree"), first, last, number(own_at)]);
     }
 
@@ -226,7 +246,8 @@ impl Keys {
     }
 
     /// Brings index, memory and tree up to date with a directory that was renamed.
-    fn tree_renamed(&mut self, moving: Moving, _cx: &mut Cx<Redis>) -> Step<Self> {
+    fn tree_renamed(&mut self, moving: Moving, cx: &mut Cx<Redis>) -> Step<Self> {
+        self.live.own_keys(moving.keys(), cx.now.mono);
         let side = [RESERVED, b"a:"].concat();
         let xattrs = [RESERVED, b"x:"].concat();
         let replaced = side_key(&moving.to);
@@ -257,7 +278,14 @@ impl Keys {
         }
         let Some(plan) = moving.plan else { return Step::Done(Outcome::Done) };
         if !self.stores_records() {
-            self.index_side(&moving.from, false);
+            // In memory, the directories that are there for their own sake move like keys.
+            let below: Vec<Vec<u8>> =
+                self.index.sides_below(&moving.from).map(<[u8]>::to_vec).collect();
+            for dir in below {
+                let renamed = [&moving.to, &dir[moving.from.len()..]].concat();
+                self.index_side(&dir, false);
+                self.index_side(&renamed, true);
+            }
             self.index_side(&moving.to, true);
         }
         self.memory.rename_dir(&moving.from, &moving.to);

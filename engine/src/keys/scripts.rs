@@ -21,6 +21,10 @@ pub static STAT: Script = script!("stat", "no-writes", "place", "render", "stat"
 pub static READ: Script = script!("read", "no-writes", "place", "render", "read");
 /// Writes ranges of a value.
 pub static WRITE: Script = script!("write", "", "place", "write");
+/// Prepares the staging of a large field.
+pub static STAGE: Script = script!("stage", "", "place", "stage");
+/// Publishes a staged value.
+pub static PUBLISH: Script = script!("publish", "", "place", "publish");
 /// Applies a plan.
 pub static COMMIT: Script = script!("commit", "", "place", "tree", "commit");
 /// Applies a plan that frees memory, so that `rm` works on a full server.
@@ -35,5 +39,5 @@ pub static XATTR: Script = script!("xattr", "no-writes", "place", "render", "xat
 pub static PROBE: Script = script!("probe", "", "probe");
 
 /// All of them, for loading at connect.
-pub static ALL: [&Script; 8] =
-    [&STAT, &READ, &WRITE, &COMMIT, &COMMIT_FREEING, &RETREE, &XATTR, &PROBE];
+pub static ALL: [&Script; 10] =
+    [&STAT, &READ, &WRITE, &STAGE, &PUBLISH, &COMMIT, &COMMIT_FREEING, &RETREE, &XATTR, &PROBE];

@@ -51,8 +51,10 @@ pub(super) struct Node {
     pub(super) detached: bool,
     /// Where the contents are kept while handles are open on it, after its name went.
     pub(super) orphan: Option<Bytes>,
-    /// Written by this mount until then: an invalidation is most likely the echo of that.
-    pub(super) own_until: Mono,
+    /// Where a large field is written to until it is published.
+    pub(super) stage: Option<Bytes>,
+    /// It has a record on the server.
+    pub(super) has_record: bool,
     /// Of a directory.
     children: BTreeMap<Name, Ino>,
     /// Of a directory: the last invalidation that was about a name in it.
@@ -78,6 +80,10 @@ impl Tree {
         let mut nodes = HashMap::default();
         nodes.insert(Ino::ROOT, Node::new(Ino::ROOT, Name::from("/"), What::Dir, root));
         Tree { nodes }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
     }
 
     pub(super) fn get(&self, ino: Ino) -> Option<&Node> {
@@ -169,8 +175,22 @@ impl Tree {
         Some(ino)
     }
 
+    /// As `detach`, of a directory that is removed: who stands in it sees that.
+    pub(super) fn remove_dir(&mut self, dir: Ino, name: &Name) {
+        if let Some(ino) = self.detach(dir, name)
+            && let Some(node) = self.nodes.get_mut(&ino)
+        {
+            node.attr.nlink = 0;
+        }
+    }
+
     pub(super) fn rename(&mut self, dir: Ino, name: &Name, to_dir: Ino, to_name: &Name) {
-        self.detach(to_dir, to_name);
+        let is_dir = |ino| self.nodes.get(&ino).is_some_and(|node| node.what == What::Dir);
+        if self.child(to_dir, to_name).is_some_and(is_dir) {
+            self.remove_dir(to_dir, to_name);
+        } else {
+            self.detach(to_dir, to_name);
+        }
         let Some(ino) = self.nodes.get_mut(&dir).and_then(|node| node.children.remove(name)) else {
             return;
         };
@@ -242,7 +262,8 @@ impl Node {
             tainted: Epoch(0),
             detached: false,
             orphan: None,
-            own_until: Mono(0),
+            stage: None,
+            has_record: false,
             children: BTreeMap::new(),
             children_tainted: Epoch(0),
             side_tainted: Epoch(0),

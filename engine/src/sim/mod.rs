@@ -1,6 +1,10 @@
 //! Simulated servers, a reference model of a filesystem, and a generator of operations.
+//!
+//! The servers execute the same commands the transports would send and are plain data: cloned,
+//! printed and stepped like the engine itself.
 
 pub mod generate;
+pub mod harness;
 pub mod model;
 pub mod ops;
 pub mod redis;

@@ -240,7 +240,7 @@ impl Op {
 /// The shortest part of `ops` found that still makes `fails` true: operations that are not needed
 /// for it are left out, in ever smaller runs.
 #[must_use]
-pub fn shrink(mut ops: Vec<Op>, mut fails: impl FnMut(&[Op]) -> bool) -> Vec<Op> {
+pub fn shrink<T: Clone>(mut ops: Vec<T>, mut fails: impl FnMut(&[T]) -> bool) -> Vec<T> {
     let mut run = ops.len().div_ceil(2);
     while run > 0 {
         let mut at = 0;

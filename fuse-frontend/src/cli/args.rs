@@ -88,7 +88,7 @@ pub(super) enum Command {
 /// `dbmount mount`.
 #[derive(Clone, Debug, Args)]
 pub(super) struct MountArgs {
-    /// What to mount: redis://HOST[:PORT][/DB], unix:///PATH[?db=DB], mem:
+    /// What to mount: `redis://HOST[:PORT][/DB]`, `unix:///PATH[?db=DB]`, `mem:`
     pub source: String,
     /// The directory to mount on
     #[arg(value_name = "DIR")]

@@ -2,6 +2,13 @@
 -- field `field` of the hash key `bare`. Either may be missing (nil).
 local call = redis.call
 
+-- Stands for a missing key among KEYS. It is reserved, where the empty key may be there.
+local NONE = '.dbmount:'
+
+local function place_at(full, bare, field)
+  return { full = full ~= NONE and full or nil, bare = bare ~= NONE and bare or nil, field = field }
+end
+
 local function typeof(key)
   if not key then return 'none' end
   return call('TYPE', key).ok
@@ -90,4 +97,18 @@ local function inhabitants(side)
     if all[n] ~= '/' and all[n] ~= '/v' and kind ~= 'f' then found = found + 1 end
   end
   return found
+end
+
+-- The times of a file that was written, if it has a record. Returns the version of the side
+-- hash, or -1 when there is no record.
+local function mark_written(side, name, at)
+  if side == '' then return -1 end
+  local record = call('HGET', side, name)
+  if not record then return -1 end
+  -- The status may have been changed after the write.
+  local changed = string.match(record, '^%S+ %S+ %S+ %S+ %S+ %S+ (%S+)')
+  local times = { [6] = at }
+  if (tonumber(changed or '') or 0) < tonumber(at) then times[7] = at end
+  call('HSET', side, name, patch(record, times))
+  return bump(side)
 end

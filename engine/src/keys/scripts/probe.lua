@@ -17,10 +17,15 @@ if ARGV[1] == 'write' then
     { 'HSET', key, 'f', 1 }, { 'HINCRBY', key, 'f', 1 }, { 'DEL', key },
   }) do tries[#tries + 1] = try end
 end
+-- How servers of several ages say that a user may not.
+local function denied(err)
+  return string.find(err, 'NOPERM', 1, true) or string.find(err, 'permission', 1, true)
+    or string.find(err, 'user executing the script', 1, true)
+end
 local refused = {}
 for _, try in ipairs(tries) do
   local reply = redis.pcall(unpack(try))
-  if type(reply) == 'table' and reply.err and string.find(reply.err, 'permission') then
+  if type(reply) == 'table' and reply.err and denied(reply.err) then
     if try[1] == 'DEL' then return { 'DEL' } end
     refused[#refused + 1] = try[1]
   end

@@ -1,10 +1,6 @@
--- A range of a value. KEYS: full, bare ('' for none). ARGV: field, offset, length.
+-- A range of a value. KEYS: full, bare (NONE for none). ARGV: field, offset, length.
 -- Returns the bytes, or nil when there is nothing at the place.
-local p = {
-  full = KEYS[1] ~= '' and KEYS[1] or nil,
-  bare = KEYS[2] ~= '' and KEYS[2] or nil,
-  field = ARGV[1],
-}
+local p = place_at(KEYS[1], KEYS[2], ARGV[1])
 local first, length = tonumber(ARGV[2]), tonumber(ARGV[3])
 local what, t = resolve(p)
 if what == 's' then return call('GETRANGE', p.full, first, first + length - 1) end

@@ -1,14 +1,10 @@
--- Writes ranges of a value. KEYS: full, bare, side ('' for none).
+-- Writes ranges of a value. KEYS: full, bare (NONE for none), side ('' for none).
 -- ARGV: field, name, mode, wish, mtime, limit, then offset and data in turn.
 -- Mode 'w' writes into the value that is there; 'r' replaces it whole, or makes
 -- it, in one step for every reader. TTLs stay.
 -- Returns {'ok', size, version of the side hash or -1}, {'gone'} when there is no
 -- value to write into, {'collection'}, or {'big'}; nothing is written then.
-local p = {
-  full = KEYS[1] ~= '' and KEYS[1] or nil,
-  bare = KEYS[2] ~= '' and KEYS[2] or nil,
-  field = ARGV[1],
-}
+local p = place_at(KEYS[1], KEYS[2], ARGV[1])
 local side, name, mode = KEYS[3], ARGV[2], ARGV[3]
 local limit = tonumber(ARGV[6])
 local what = resolve(p)
@@ -35,12 +31,4 @@ else
   put_value(p, what, value)
   size = #value
 end
-local version = -1
-if side ~= '' then
-  local record = call('HGET', side, name)
-  if record then
-    call('HSET', side, name, patch(record, { [6] = ARGV[5], [7] = ARGV[5] }))
-    version = bump(side)
-  end
-end
-return { 'ok', size, version }
+return { 'ok', size, mark_written(side, name, ARGV[5]) }

@@ -1,12 +1,8 @@
--- Extended attributes. KEYS: full, bare, x ('' for none). ARGV: field, then the names
+-- Extended attributes. KEYS: full, bare (NONE for none), x ('' for none). ARGV: field, then the names
 -- that are wanted; without a name, all names.
 -- Returns an array of values (nil for an absent one), or of names.
 -- The `user.redis.` ones are made here; the others are fields of the hash x.
-local p = {
-  full = KEYS[1] ~= '' and KEYS[1] or nil,
-  bare = KEYS[2] ~= '' and KEYS[2] or nil,
-  field = ARGV[1],
-}
+local p = place_at(KEYS[1], KEYS[2], ARGV[1])
 local what, t = resolve(p)
 local at = what == 'f' and p.bare or p.full
 local made = {}

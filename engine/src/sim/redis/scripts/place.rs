@@ -8,6 +8,7 @@ use super::super::text::parse_i64;
 use super::super::value::Blob;
 use super::{ScriptContext, malformed};
 use crate::backend::redis::Reply;
+use crate::keys::RESERVED;
 
 /// The string key `full`, or the field `field` of the hash key `bare`.
 #[derive(Clone, Debug)]
@@ -26,10 +27,10 @@ pub(super) enum What {
 }
 
 impl Place {
-    /// From two keys of which an empty one stands for none.
+    /// From two keys, of which the reserved prefix alone stands for none.
     pub(super) fn of_keys(keys: &[Bytes], field: Option<&Bytes>) -> Result<Place, Reply> {
         let [full, bare, ..] = keys else { return Err(malformed("two keys")) };
-        let some = |key: &Bytes| (!key.is_empty()).then(|| key.clone());
+        let some = |key: &Bytes| (key != RESERVED).then(|| key.clone());
         let field = field.ok_or_else(|| malformed("a field"))?.clone();
         Ok(Place { full: some(full), bare: some(bare), field })
     }

@@ -80,15 +80,80 @@ pub(super) fn write(
             }
         }
     };
-    let mut version = -1;
-    if !side.is_empty()
-        && let Reply::Bulk(record) = s.redis("HGET", &[side, name])?
-    {
-        let record = patch(&record, &[(6, mtime.clone()), (7, mtime.clone())])?;
-        s.redis("HSET", &[side, name, &record])?;
-        version = s.bump(side)?;
-    }
+    let version = mark_written(s, side, name, mtime)?;
     Ok(Reply::Array([text("ok"), size, Reply::Int(version)].into()))
+}
+
+/// `stage.lua`
+pub(super) fn stage(
+    s: &mut ScriptContext<'_>,
+    keys: &[Bytes],
+    args: &[Bytes],
+) -> Result<Reply, Reply> {
+    let [stage, place @ ..] = keys else { return Err(malformed("three keys")) };
+    let place = Place::of_keys(place, args.first())?;
+    let [_, keep, length, ms] = args else { return Err(malformed("four arguments")) };
+    let px = Bytes::from_static(b"PX");
+    if &keep[..] == b"0" {
+        s.redis("SET", &[stage, &Bytes::new(), &px, ms])?;
+        return Ok(text("ok"));
+    }
+    if s.number("EXISTS", &[stage])? == 1 {
+        s.redis("PEXPIRE", &[stage, ms])?;
+        return Ok(text("ok"));
+    }
+    let Some(what) = s.resolve(&place).0.filter(|it| *it != What::Collection) else {
+        return Ok(text("gone"));
+    };
+    let value = s.value_of(&place, what)?;
+    let length = parse_i64(length).ok_or_else(|| malformed("not a number"))?;
+    if i64::try_from(value.len()).unwrap_or(i64::MAX) < length {
+        return Ok(text("lost"));
+    }
+    s.redis("SET", &[stage, &value, &px, ms])?;
+    Ok(text("ok"))
+}
+
+/// `publish.lua`
+pub(super) fn publish(
+    s: &mut ScriptContext<'_>,
+    keys: &[Bytes],
+    args: &[Bytes],
+) -> Result<Reply, Reply> {
+    let [stage, place @ .., side] = keys else { return Err(malformed("four keys")) };
+    let place = Place::of_keys(place, args.first())?;
+    let [_, name, wish, mtime] = args else { return Err(malformed("four arguments")) };
+    let Reply::Bulk(value) = s.redis("GET", &[stage])? else { return Ok(alone("lost")) };
+    let what = s.resolve(&place).0.or_else(|| s.room(&place, wish));
+    if what.is_none() || what == Some(What::Collection) {
+        return Ok(alone("collection"));
+    }
+    s.put_value(&place, what, &value)?;
+    s.redis("DEL", &[stage])?;
+    let version = mark_written(s, side, name, mtime)?;
+    Ok(Reply::Array([text("ok"), count(value.len()), Reply::Int(version)].into()))
+}
+
+/// The times of a file that was written, if it has a record; the version of the side hash.
+fn mark_written(
+    s: &mut ScriptContext<'_>,
+    side: &Bytes,
+    name: &Bytes,
+    mtime: &Bytes,
+) -> Result<i64, Reply> {
+    if side.is_empty() {
+        return Ok(-1);
+    }
+    let Reply::Bulk(record) = s.redis("HGET", &[side, name])? else { return Ok(-1) };
+    // Lua compares as floating point.
+    let number = |text: &[u8]| core::str::from_utf8(text).ok()?.parse::<f64>().ok();
+    let changed = record.split(|byte| *byte == b' ').nth(6).and_then(number).unwrap_or(0.0);
+    let at = number(mtime).ok_or_else(|| malformed("not a number"))?;
+    let ctime = (changed < at).then(|| (7, mtime.clone()));
+    let times: Vec<(i64, Bytes)> = core::iter::once((6, mtime.clone())).chain(ctime).collect();
+    let record = patch(&record, &times)?;
+    s.redis("HSET", &[side, name, &record])?;
+    s.bump(side)
 }
 
 /// An answer of one word.

@@ -1,0 +1,505 @@
+//! Engines and a simulated server with a network between them, all in one value: the clock jumps,
+//! and what happens next is drawn from a seed.
+//!
+//! A [`World`] holds one server and any number of mounts. [`World::request`] asks one engine and
+//! lets things happen until the answer is there; [`World::fs`] makes a mount an
+//! [`Executor`](crate::sim::ops::Executor). On the way the world asserts what every driver of an
+//! engine relies on: each request is answered once and in time, due timers fire, nothing runs on
+//! for ever. It is plain data, so a test may clone it and look around in the copy.
+
+mod kernel;
+mod net;
+mod programs;
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use crate::backend::redis::{Command, Redis, Reply};
+use crate::config::Config;
+use crate::contract::{Batch, Input, Notice, Output};
+use crate::engine::Engine;
+use crate::errno::Errno;
+use crate::id::{Lane, OpId};
+use crate::keys::{Keys, Options, RESERVED};
+use crate::op::{Request, Response};
+use crate::sim::generate::Random;
+use crate::sim::redis::{ClientId, Server};
+use crate::time::{Duration, Mono, Now, Wall};
+
+use kernel::Kernel;
+pub use kernel::{CALLER, Fs};
+use net::Wire;
+
+/// Steps after which something is taken to go on for ever.
+const STEPS: usize = 200_000;
+/// The connection of other programs.
+const FOREIGN: ClientId = ClientId(0);
+
+/// What the network does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Weather {
+    /// Lanes and mounts take turns at random. Otherwise whatever is sent arrives at once.
+    pub reorders: bool,
+    /// How many of a thousand steps cut a lane.
+    pub cuts: u32,
+    /// How many of a thousand steps make a lane stand still, mostly for longer than a request may
+    /// take.
+    pub stalls: u32,
+    /// How many of a thousand pushes come twice.
+    pub duplicates: u32,
+}
+
+impl Weather {
+    /// Everything arrives at once and in order.
+    pub const CALM: Weather = Weather { reorders: false, cuts: 0, stalls: 0, duplicates: 0 };
+    /// Everything arrives, on each lane in order.
+    pub const BREEZE: Weather = Weather { reorders: true, cuts: 0, stalls: 0, duplicates: 100 };
+    /// Lanes break and stand still.
+    pub const STORM: Weather = Weather { reorders: true, cuts: 30, stalls: 4, duplicates: 100 };
+}
+
+/// How a mount is made.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Of the engine.
+    pub config: Config,
+    /// Of the layout.
+    pub options: Options,
+    /// The server tells of changes.
+    pub tracking: bool,
+    /// The kernel in front of the mount believes what it was told for as long as it was told.
+    pub kernel_caches: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let options = Options { uid: CALLER.uid, gid: CALLER.gid, ..Options::default() };
+        Setup { config: Config::default(), options, tracking: true, kernel_caches: false }
+    }
+}
+
+/// One server, its mounts, and the time.
+#[derive(Clone, Debug)]
+pub struct World {
+    server: Server,
+    now: Now,
+    weather: Weather,
+    random: Random,
+    mounts: Vec<Mount>,
+    clients: u64,
+}
+
+/// One engine, the kernel before it and the connections behind it.
+#[derive(Clone, Debug)]
+struct Mount {
+    setup: Setup,
+    engine: Engine<Keys>,
+    wires: BTreeMap<Lane, Wire>,
+    kernel: Kernel,
+    next_op: u64,
+    /// Requests that were not answered yet, with the time by which they must be.
+    pending: BTreeMap<OpId, Mono>,
+    answers: BTreeMap<OpId, Result<Response, Errno>>,
+    notices: Vec<Notice>,
+    batches: u64,
+    /// The batches of the last request, for messages.
+    sent: Vec<Batch<Redis>>,
+    /// How many of these its answer took.
+    took: usize,
+    /// It dies after so many further steps; at 0 it is dead and answers nothing.
+    doom: Option<u64>,
+}
+
+/// Something that can happen by itself.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// The server executes the next batch of a lane.
+    Execute(usize, Lane),
+    /// The replies to a batch arrive.
+    Replies(usize, Lane),
+    /// A push arrives.
+    Push(usize),
+    /// A lane is connected again.
+    Up(usize, Lane),
+}
+
+impl World {
+    /// An empty server that nobody has mounted.
+    #[must_use]
+    pub fn new(seed: u64, weather: Weather) -> World {
+        let now = Now { mono: Mono(1_000_000_000), wall: Wall(0) };
+        World {
+            server: Server::new(now),
+            now,
+            weather,
+            random: Random(seed),
+            mounts: Vec::new(),
+            clients: FOREIGN.0 + 1,
+        }
+    }
+
+    /// Mounts the server once more. Mounts are numbered from 0.
+    pub fn mount(&mut self, setup: &Setup) -> usize {
+        let engine = self.engine(setup);
+        let at = self.mounts.len();
+        self.mounts.push(Mount {
+            setup: setup.clone(),
+            engine,
+            wires: BTreeMap::new(),
+            kernel: Kernel::new(setup.kernel_caches),
+            next_op: 1,
+            pending: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            notices: Vec::new(),
+            batches: 0,
+            sent: Vec::new(),
+            took: 0,
+            doom: None,
+        });
+        self.attach(at);
+        at
+    }
+
+    fn engine(&mut self, setup: &Setup) -> Engine<Keys> {
+        let layout = Keys::new(setup.options.clone(), self.now);
+        Engine::new(setup.config.clone(), layout, self.random.next(), self.now)
+    }
+
+    fn attach(&mut self, at: usize) {
+        // A mount that finds no server is refused; that is not what is played here.
+        let weather = self.set_weather(Weather { cuts: 0, stalls: 0, ..self.weather });
+        for lane in Lane::ALL {
+            self.mounts[at].wires.insert(lane, Wire::default());
+            self.connect(at, lane);
+        }
+        match self.request(at, Request::Attach) {
+            Ok(Response::Attached(_)) => {}
+            other => panic!("attach: {other:?}"),
+        }
+        self.set_weather(weather);
+    }
+
+    /// The mount will die after so many steps, most likely in the middle of something: from then
+    /// on all requests come to `ENODEV`, until [`crash`](Self::crash) is called.
+    pub fn doom(&mut self, at: usize, steps: u64) {
+        self.mounts[at].doom = Some(steps);
+    }
+
+    /// Closes what is open, unmounts in good order, and mounts again.
+    pub fn remount(&mut self, at: usize) {
+        self.fs(at).close_all();
+        self.settle();
+        let detached = self.request(at, Request::Detach);
+        assert_eq!(detached, Ok(Response::Done), "detach");
+        self.settle();
+        assert!(self.mounts[at].engine.is_idle(), "busy after detach");
+        self.crash(at);
+    }
+
+    /// The mount dies as it stands, and is mounted again. What it had sent may or may not have
+    /// arrived.
+    pub fn crash(&mut self, at: usize) {
+        for lane in Lane::ALL {
+            self.drop_wire(at, lane);
+        }
+        let setup = self.mounts[at].setup.clone();
+        let engine = self.engine(&setup);
+        let mount = &mut self.mounts[at];
+        mount.engine = engine;
+        mount.kernel = Kernel::new(setup.kernel_caches);
+        mount.pending.clear();
+        mount.answers.clear();
+        mount.doom = None;
+        self.attach(at);
+    }
+
+    // ---- looking
+
+    /// The mount as programs use it.
+    pub fn fs(&mut self, at: usize) -> Fs<'_> {
+        Fs::new(self, at)
+    }
+
+    /// The server, for tests to look into.
+    #[must_use]
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// The engine of a mount.
+    #[must_use]
+    pub fn engine_of(&self, at: usize) -> &Engine<Keys> {
+        &self.mounts[at].engine
+    }
+
+    /// How many mounts there are.
+    #[must_use]
+    pub fn mounts(&self) -> usize {
+        self.mounts.len()
+    }
+
+    /// How many batches a mount has sent so far.
+    #[must_use]
+    pub fn batches(&self, at: usize) -> u64 {
+        self.mounts[at].batches
+    }
+
+    /// The batches that a mount has sent from its last request until that was answered.
+    #[must_use]
+    pub fn last_batches(&self, at: usize) -> &[Batch<Redis>] {
+        &self.mounts[at].sent[..self.mounts[at].took]
+    }
+
+    /// What a mount had to say so far.
+    #[must_use]
+    pub fn notices(&self, at: usize) -> &[Notice] {
+        &self.mounts[at].notices
+    }
+
+    /// Other programs' part: a command on a connection of its own.
+    pub fn command(&mut self, command: &Command) -> Reply {
+        let reply = self.server.execute(self.now, FOREIGN, command);
+        self.collect_pushes();
+        reply
+    }
+
+    /// As [`command`](Self::command), from words.
+    pub fn redis<A: Into<Bytes>>(&mut self, words: impl IntoIterator<Item = A>) -> Reply {
+        self.command(&Command::plain(words))
+    }
+
+    // ---- time
+
+    /// Changes the weather; returns what it was.
+    pub fn set_weather(&mut self, weather: Weather) -> Weather {
+        core::mem::replace(&mut self.weather, weather)
+    }
+
+    /// Sets the clock on the wall, which nothing else moves but [`sleep`](Self::sleep).
+    pub fn set_wall(&mut self, wall: Wall) {
+        self.now.wall = wall;
+    }
+
+    /// Lets time pass, on both clocks, and everything happen meanwhile.
+    pub fn sleep(&mut self, time: Duration) {
+        self.settle();
+        self.now.wall.0 += i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
+        self.server.tick(self.now);
+        self.collect_pushes();
+        self.pass(time);
+        self.settle();
+    }
+
+    /// Moves the monotonic clock; timers that are due on the way fire.
+    fn pass(&mut self, time: Duration) {
+        let until = self.now.mono.after(time);
+        loop {
+            let due = self.mounts.iter().filter_map(|it| it.engine.poll_timeout()).min();
+            let Some(due) = due.filter(|due| *due <= until) else { break };
+            self.now.mono = due.max(self.now.mono);
+            for at in 0..self.mounts.len() {
+                if self.is_due(at) {
+                    self.input(at, Input::Tick);
+                    assert!(!self.is_due(at), "a timer that was due has not fired");
+                }
+            }
+        }
+        self.now.mono = until;
+    }
+
+    fn is_due(&self, at: usize) -> bool {
+        self.mounts[at].engine.poll_timeout().is_some_and(|due| due <= self.now.mono)
+    }
+
+    // ---- requests
+
+    /// Asks, and lets things happen until the answer is there.
+    pub fn request(&mut self, at: usize, request: Request) -> Result<Response, Errno> {
+        if self.mounts[at].doom == Some(0) {
+            return Err(Errno::ENODEV);
+        }
+        let op = self.start(at, request);
+        self.wait(at, op)
+    }
+
+    /// Asks.
+    pub fn start(&mut self, at: usize, request: Request) -> OpId {
+        let mount = &mut self.mounts[at];
+        mount.sent.clear();
+        mount.took = 0;
+        let op = OpId(mount.next_op);
+        mount.next_op += 1;
+        let deadline = match &request {
+            Request::Forget { .. } => None,
+            Request::Attach => Some(Mono::NEVER),
+            _ => Some(self.now.mono.after(mount.setup.config.op_timeout)),
+        };
+        if let Some(deadline) = deadline {
+            mount.pending.insert(op, deadline);
+        }
+        self.input(at, Input::Request(op, request));
+        op
+    }
+
+    /// Lets things happen until a request is answered.
+    pub fn wait(&mut self, at: usize, op: OpId) -> Result<Response, Errno> {
+        for _ in 0..STEPS {
+            if let Some(answer) = self.mounts[at].answers.remove(&op) {
+                return answer;
+            }
+            if let Some(left) = &mut self.mounts[at].doom {
+                *left = left.saturating_sub(1);
+                if *left == 0 {
+                    return Err(Errno::ENODEV);
+                }
+            }
+            self.step();
+        }
+        panic!("no answer: {:?}", self.mounts[at].engine.in_flight());
+    }
+
+    /// One thing happens; if nothing can, time passes until something does.
+    pub fn step(&mut self) {
+        let events = self.events();
+        let quiet = events.is_empty();
+        if quiet {
+            let timers = self.mounts.iter().filter_map(|it| it.engine.poll_timeout());
+            let Some(next) = timers.chain(self.wires_due()).min() else {
+                let waiting: Vec<_> = self.mounts.iter().map(|it| it.engine.in_flight()).collect();
+                panic!("nothing will ever happen again: {waiting:?}");
+            };
+            self.pass(next.since(self.now.mono));
+            return;
+        }
+        self.misfortune();
+        self.happen(&events);
+    }
+
+    /// Lets everything happen that will by itself, in good weather, until nothing is on its way.
+    pub fn settle(&mut self) {
+        let weather = self.weather;
+        self.weather = Weather { cuts: 0, stalls: 0, ..weather };
+        for _ in 0..STEPS {
+            let events = self.events();
+            if !events.is_empty() {
+                self.happen(&events);
+                continue;
+            }
+            let waiting = self.mounts.iter().any(|it| !it.pending.is_empty());
+            let timers = self.mounts.iter().filter_map(|it| it.engine.poll_timeout());
+            let timers = timers.filter(|_| waiting);
+            match timers.chain(self.wires_due()).min() {
+                Some(next) => self.pass(next.since(self.now.mono)),
+                None => {
+                    self.weather = weather;
+                    return;
+                }
+            }
+        }
+        panic!("it never settles");
+    }
+
+    /// What can happen now.
+    fn events(&self) -> Vec<Event> {
+        let mut events = Vec::new();
+        for (at, mount) in self.mounts.iter().enumerate() {
+            for (&lane, wire) in &mount.wires {
+                if wire.back_at.is_some_and(|at| at <= self.now.mono) {
+                    events.push(Event::Up(at, lane));
+                }
+                if wire.still_until > self.now.mono {
+                    continue;
+                }
+                if !wire.replies.is_empty() {
+                    events.push(Event::Replies(at, lane));
+                }
+                if !wire.batches.is_empty() {
+                    events.push(Event::Execute(at, lane));
+                }
+                if !wire.pushes.is_empty() {
+                    events.push(Event::Push(at));
+                }
+            }
+        }
+        events
+    }
+
+    /// When a lane that is down or stands still goes on.
+    fn wires_due(&self) -> impl Iterator<Item = Mono> {
+        let wires = self.mounts.iter().flat_map(|mount| mount.wires.values());
+        wires.filter_map(|wire| match wire.back_at {
+            Some(at) => Some(at),
+            None => (wire.still_until > self.now.mono).then_some(wire.still_until),
+        })
+    }
+
+    fn happen(&mut self, events: &[Event]) {
+        let event = match self.weather.reorders {
+            false => events[0],
+            true => events[self.random.next() as usize % events.len()],
+        };
+        let micros = if self.weather.reorders { 1 + self.random.next() % 400 } else { 20 };
+        self.pass(Duration::from_micros(micros));
+        match event {
+            Event::Execute(at, lane) => self.execute(at, lane),
+            Event::Replies(at, lane) => {
+                let wire = self.wire(at, lane);
+                if let Some((batch, replies)) = wire.replies.pop_front() {
+                    self.input(at, Input::Replies(batch, Ok(replies)));
+                }
+            }
+            Event::Push(at) => {
+                if let Some(push) = self.wire(at, Lane::Push).pushes.pop_front() {
+                    self.input(at, Input::Push(push));
+                }
+            }
+            Event::Up(at, lane) => self.connect(at, lane),
+        }
+    }
+
+    /// Hands an engine an input and takes what it wants.
+    fn input(&mut self, at: usize, input: Input<Redis>) {
+        let now = self.now;
+        let mount = &mut self.mounts[at];
+        mount.engine.handle(now, input);
+        while let Some(output) = mount.engine.poll() {
+            match output {
+                Output::Submit(batch) => {
+                    assert!(!batch.commands.is_empty(), "an empty batch");
+                    mount.batches += 1;
+                    mount.sent.push(batch.clone());
+                    if let Some(wire) = mount.wires.get_mut(&batch.lane) {
+                        wire.batches.push_back(batch);
+                    }
+                }
+                Output::Respond(op, answer) => {
+                    let deadline = mount.pending.remove(&op);
+                    assert!(deadline.is_some(), "{op:?} is answered, and nobody asked: {answer:?}");
+                    let late = deadline.is_some_and(|deadline| now.mono > deadline);
+                    assert!(!late, "{op:?} is answered too late: {answer:?}");
+                    mount.took = mount.sent.len();
+                    mount.answers.insert(op, answer);
+                }
+                Output::Invalidate(what) => mount.kernel.invalidate(&what),
+                Output::Notice(notice) => mount.notices.push(notice),
+                Output::Abandon(_) => {}
+            }
+        }
+    }
+}
+
+impl World {
+    /// The prefixes a mount wants to hear of, as the frontend chooses them.
+    fn tracking(options: &Options) -> Command {
+        let mut words = Vec::from(["CLIENT", "TRACKING", "ON", "BCAST"].map(Bytes::from));
+        if !options.prefix.is_empty() {
+            let prefix = Bytes::from(options.clone().normalised().prefix);
+            for prefix in [prefix, Bytes::from_static(RESERVED)] {
+                words.extend([Bytes::from_static(b"PREFIX"), prefix]);
+            }
+        }
+        Command::plain(words)
+    }
+}

@@ -1,0 +1,11 @@
+//! The engine over the simulated Redis: held to the reference model, to the keyspace, and to its
+//! word about round trips.
+
+mod keyspace;
+mod listing;
+mod model;
+mod pinned;
+mod play;
+mod round_trips;
+mod shared;
+mod storm;

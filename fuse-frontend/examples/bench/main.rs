@@ -1,0 +1,176 @@
+//! Measures mounts beside their limits, in one run: the same work on a Redis server over TCP, over
+//! a unix socket, and on `mem:`, and beside it what `redis-benchmark` gets out of the same server.
+//!
+//! ```text
+//! cargo build --release -p dbmount
+//! cargo run --release -p dbmount --example bench -- [--files 5000] [--only redis-tcp,mem] [--dir TMP]
+//! ```
+//!
+//! It needs `redis-server`, `redis-cli` and `redis-benchmark` in the path, and starts a server of
+//! its own. Rates are of one client, each the median of a few runs. How many round trips an
+//! operation takes is not looked at here: a test of the engine counts them.
+
+mod bulk;
+mod keyspace;
+mod mounts;
+mod server;
+mod small;
+mod table;
+mod timing;
+mod trees;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+
+use mounts::{Mount, Program};
+use server::Server;
+use table::Table;
+
+/// Measure dbmount against the limits of what it stands on
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
+struct Options {
+    /// Files in the one directory of the small-file work
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(10..))]
+    files: u32,
+    /// MiB of the files that are read and written whole
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=512))]
+    mib: u32,
+    /// Keys of the first index
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..))]
+    keys: u32,
+    /// Runs that the median is taken of
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Only these targets
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Target::RedisTcp, Target::RedisUnix, Target::Mem])]
+    only: Vec<Target>,
+    /// Only this work
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Work::Limits, Work::Small, Work::Bulk, Work::Tree, Work::Index])]
+    work: Vec<Work>,
+    /// Where mountpoints, sockets and logs are made [default: the system's temporary directory]
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+/// What is mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Target {
+    /// A real server over TCP on loopback
+    RedisTcp,
+    /// The same server over its unix socket
+    RedisUnix,
+    /// The simulated server in the daemon's own process: what FUSE and the engine cost
+    Mem,
+}
+
+/// What is done on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Work {
+    /// redis-benchmark's own rates
+    Limits,
+    /// Many small files
+    Small,
+    /// Large files, whole and in random pieces
+    Bulk,
+    /// Copying and removing a tree
+    Tree,
+    /// The first index of a large keyspace
+    Index,
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(line) => {
+            eprintln!("bench: {line}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<(), String> {
+    timing::watch_signals()?;
+    let program = Program::beside_this()?;
+    let parent = options.dir.clone().unwrap_or_else(std::env::temp_dir);
+    let dir = tempfile::Builder::new()
+        .prefix("dbmount-bench-")
+        .tempdir_in(&parent)
+        .map_err(|error| format!("{}: {error}", parent.display()))?;
+    let mut table = Table::new(&options.only);
+    // Declared after `dir`, so that it is gone before the directory is.
+    let server = Server::start(dir.path())?;
+    let measured = measure(options, &program, &server, dir.path(), &mut table);
+    // What there is of it is of use even when the rest failed.
+    print!("{table}");
+    measured
+}
+
+fn measure(
+    options: &Options,
+    program: &Program,
+    server: &Server,
+    dir: &Path,
+    table: &mut Table,
+) -> Result<(), String> {
+    if options.work.contains(&Work::Limits) {
+        server.measure_limits(table)?;
+    }
+    for &target in &options.only {
+        Bench { options, program, server, dir, target }.run(table)?;
+    }
+    Ok(())
+}
+
+/// One target and all that is needed to measure it.
+#[derive(Clone, Copy, Debug)]
+struct Bench<'a> {
+    options: &'a Options,
+    program: &'a Program,
+    server: &'a Server,
+    dir: &'a Path,
+    target: Target,
+}
+
+impl Bench<'_> {
+    fn run(&self, table: &mut Table) -> Result<(), String> {
+        type Doing = fn(&Bench<'_>, &mut Table) -> Result<(), String>;
+        let all: [(Work, Doing); 4] = [
+            (Work::Small, small::measure),
+            (Work::Bulk, bulk::measure),
+            (Work::Tree, trees::measure),
+            (Work::Index, keyspace::measure),
+        ];
+        for (work, measure) in all {
+            if self.options.work.contains(&work) {
+                eprintln!("{:?}: {work:?} …", self.target);
+                self.server.empty()?;
+                measure(self, table)
+                    .map_err(|line| format!("{:?}, {work:?}: {line}", self.target))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Mounts the target. What an earlier mount of a server left is there again.
+    fn mount(&self) -> Result<Mount, String> {
+        let source = match self.target {
+            Target::RedisTcp => self.server.tcp_url(),
+            Target::RedisUnix => self.server.unix_url(),
+            Target::Mem => "mem:keys".to_owned(),
+        };
+        self.program.mount(&source, self.dir)
+    }
+
+    /// A mount that knows nothing yet of what is on the server. What is in memory only would be
+    /// gone, so `mem:` stays as it is.
+    fn remount(&self, mount: Mount) -> Result<Mount, String> {
+        if self.target == Target::Mem {
+            return Ok(mount);
+        }
+        mount.unmount()?;
+        self.mount()
+    }
+}

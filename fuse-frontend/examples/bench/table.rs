@@ -1,0 +1,185 @@
+//! The table: one row a measure, one group of columns a target, ratios beside the rates.
+
+use std::fmt;
+
+use crate::Target;
+use crate::server::Over;
+
+/// What bounds a measure on a real server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// `SET` of 100 bytes.
+    Set,
+    /// `GET` of 100 bytes.
+    Get,
+    /// `EVALSHA` of a script that checks one key and sets another.
+    Script,
+    /// `SETRANGE` of 1 MiB, four under way.
+    WriteMib,
+    /// `GETRANGE` of 1 MiB, four under way.
+    ReadMib,
+    /// `SETRANGE` of 4 KiB.
+    WritePage,
+    /// `GETRANGE` of 4 KiB.
+    ReadPage,
+    /// `SCAN` of all keys with COUNT 1000, by a script on the server.
+    Scan,
+    /// Nothing that redis-benchmark could tell.
+    None,
+}
+
+impl Limit {
+    fn name(self) -> &'static str {
+        match self {
+            Limit::Set => "SET 100 B",
+            Limit::Get => "GET 100 B",
+            Limit::Script => "EVALSHA small",
+            Limit::WriteMib => "SETRANGE 1 MiB x4",
+            Limit::ReadMib => "GETRANGE 1 MiB x4",
+            Limit::WritePage => "SETRANGE 4 KiB",
+            Limit::ReadPage => "GETRANGE 4 KiB",
+            Limit::Scan => "SCAN in a script",
+            Limit::None => "",
+        }
+    }
+}
+
+/// What a figure is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Measure {
+    /// What was done.
+    pub(crate) name: &'static str,
+    /// What the figure counts.
+    pub(crate) unit: &'static str,
+    /// What bounds it.
+    pub(crate) limit: Limit,
+}
+
+#[derive(Debug)]
+struct Row {
+    measure: Measure,
+    values: Vec<Option<f64>>,
+}
+
+/// All figures of a run.
+#[derive(Debug)]
+pub(crate) struct Table {
+    targets: Vec<Target>,
+    rows: Vec<Row>,
+    limits: Vec<(Limit, Option<f64>, Option<f64>)>,
+}
+
+impl Table {
+    /// An empty one, with columns for these targets.
+    pub(crate) fn new(targets: &[Target]) -> Self {
+        Table { targets: targets.to_vec(), rows: Vec::new(), limits: Vec::new() }
+    }
+
+    /// A figure of a target.
+    pub(crate) fn add(&mut self, target: Target, measure: Measure, value: f64) {
+        let Some(column) = self.targets.iter().position(|it| *it == target) else { return };
+        let known = self.rows.iter().position(|row| row.measure.name == measure.name);
+        let at = known.unwrap_or_else(|| {
+            self.rows.push(Row { measure, values: vec![None; self.targets.len()] });
+            self.rows.len() - 1
+        });
+        self.rows[at].values[column] = Some(value);
+    }
+
+    /// What redis-benchmark reached.
+    pub(crate) fn limit(&mut self, limit: Limit, over: Over, value: f64) {
+        let known = self.limits.iter().position(|(it, ..)| *it == limit);
+        let at = known.unwrap_or_else(|| {
+            self.limits.push((limit, None, None));
+            self.limits.len() - 1
+        });
+        match over {
+            Over::Tcp => self.limits[at].1 = Some(value),
+            Over::Unix => self.limits[at].2 = Some(value),
+        }
+    }
+
+    fn limit_of(&self, limit: Limit, target: Target) -> Option<f64> {
+        let (_, tcp, unix) = self.limits.iter().find(|(it, ..)| *it == limit)?;
+        match target {
+            Target::RedisTcp => *tcp,
+            Target::RedisUnix => *unix,
+            Target::Mem => None,
+        }
+    }
+
+    fn mem_of(&self, row: &Row) -> Option<f64> {
+        let column = self.targets.iter().position(|it| *it == Target::Mem)?;
+        row.values[column]
+    }
+}
+
+fn heading(target: Target) -> &'static str {
+    match target {
+        Target::RedisTcp => "redis-tcp",
+        Target::RedisUnix => "redis-unix",
+        Target::Mem => "mem",
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.rows.is_empty() {
+            write!(f, "{:<36} {:>7}", "", "")?;
+            for &target in &self.targets {
+                write!(f, " {:>11}", heading(target))?;
+                if target != Target::Mem {
+                    write!(f, " {:>6} {:>6}", "/limit", "/mem")?;
+                }
+            }
+            writeln!(f, "  limit")?;
+        }
+        for row in &self.rows {
+            write!(f, "{:<36} {:>7}", row.measure.name, row.measure.unit)?;
+            for (&target, &value) in self.targets.iter().zip(&row.values) {
+                write!(f, " {:>11}", figure(value))?;
+                if target != Target::Mem {
+                    let limit = self.limit_of(row.measure.limit, target);
+                    write!(f, " {:>6}", ratio(value, limit))?;
+                    write!(f, " {:>6}", ratio(value, self.mem_of(row)))?;
+                }
+            }
+            writeln!(f, "  {}", row.measure.limit.name())?;
+        }
+        if !self.limits.is_empty() {
+            writeln!(
+                f,
+                "\n{:<36} {:>11} {:>11}",
+                "limits, one client, each a second", "tcp", "unix"
+            )?;
+        }
+        for (limit, tcp, unix) in &self.limits {
+            writeln!(f, "{:<36} {:>11} {:>11}", limit.name(), figure(*tcp), figure(*unix))?;
+        }
+        Ok(())
+    }
+}
+
+/// Three digits or more, thousands set apart.
+fn figure(value: Option<f64>) -> String {
+    let Some(value) = value else { return "-".to_owned() };
+    if value < 100.0 {
+        return format!("{value:.1}");
+    }
+    let digits = format!("{value:.0}");
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+fn ratio(value: Option<f64>, of: Option<f64>) -> String {
+    match (value, of) {
+        (Some(value), Some(of)) if of > 0.0 => format!("{:.2}", value / of),
+        _ => "-".to_owned(),
+    }
+}
