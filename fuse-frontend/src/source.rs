@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::hash::{BuildHasher, Hasher};
 
 use dbmount_engine::Config;
+use dbmount_engine::backend::mongo::Concern;
 use dbmount_engine::engine::Engine;
 use dbmount_engine::gridfs::{self, GridFs};
 use dbmount_engine::keys::{self, name::Naming};
-use dbmount_transport_mongo::uri::ConnectionString;
+use dbmount_transport_mongo::uri::{ConnectionString, WriteAck};
 use dbmount_transport_redis::{Endpoint, Secret};
 
 use crate::driver::Driver;
@@ -291,7 +292,10 @@ impl Settings {
         let Some((db, bucket)) = uri.namespace().filter(|(db, _)| !db.is_empty()) else {
             return Err("name a database, and a bucket in it: mongodb://HOST/DB.BUCKET".to_owned());
         };
+        let wanted = &uri.options.write_concern;
+        let durable = wanted.journal == Some(true) || matches!(wanted.w, Some(WriteAck::Mode(_)));
         Ok(gridfs::Options {
+            concern: if durable { Concern::Durable } else { Concern::Acknowledged },
             db: db.to_owned(),
             bucket: bucket.unwrap_or("fs").to_owned(),
             read_only: self.config.read_only,

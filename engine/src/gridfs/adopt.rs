@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use crate::backend::bson::DocBuf;
-use crate::backend::mongo::{Command, Concern, Expect, Mongo, Reply};
+use crate::backend::mongo::{Command, Expect, Mongo, Reply};
 use crate::decide::{Change, Check, Plan};
 use crate::engine::Cx;
 use crate::errno::Errno;
@@ -100,7 +100,7 @@ impl GridFs {
                     };
                     let mut insert = self.files("insert");
                     sequence(&mut insert, "documents", alloc::vec![statement(|it| new.write(it))]);
-                    insert.concern = Concern::Acknowledged;
+                    insert.concern = self.options.concern;
                     insert.retryable = true;
                     commands.push(insert.expecting(Expect::Count(1)));
                     adopting.inos.push(Some((ino, id)));

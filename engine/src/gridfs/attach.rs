@@ -130,9 +130,13 @@ impl GridFs {
     fn making(&mut self, cx: &Cx<Mongo>) -> Vec<Command> {
         let mut commands: Vec<Command> = FILES_INDEXES
             .iter()
-            .map(|index| create_index(self.files("createIndexes"), index))
+            .map(|index| create_index(self.files("createIndexes"), index, self.options.concern))
             .collect();
-        commands.push(create_index(self.chunks("createIndexes"), &CHUNKS_INDEX));
+        commands.push(create_index(
+            self.chunks("createIndexes"),
+            &CHUNKS_INDEX,
+            self.options.concern,
+        ));
         let mut root = blank(Ino::ROOT, Kind::Dir);
         root.perm = 0o777 & !self.options.umask;
         (root.uid, root.gid) = (self.options.uid, self.options.gid);
@@ -258,7 +262,11 @@ impl GridFs {
     }
 }
 
-fn create_index(mut command: Command, (name, keys, unique, exists): &Index) -> Command {
+fn create_index(
+    mut command: Command,
+    (name, keys, unique, exists): &Index,
+    concern: Concern,
+) -> Command {
     let body = command.body();
     body.begin_array("indexes").begin("0").begin("key");
     for key in *keys {
@@ -272,7 +280,7 @@ fn create_index(mut command: Command, (name, keys, unique, exists): &Index) -> C
         body.begin("partialFilterExpression").begin(field).bool("$exists", true).end().end();
     }
     body.end().end();
-    command.concern = Concern::Acknowledged;
+    command.concern = concern;
     command
 }
 

@@ -7,7 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::backend::bson::{Doc, DocBuf, Value};
-use crate::backend::mongo::{Command, Concern, Expect, Mongo, Push, Reply};
+use crate::backend::mongo::{Command, Expect, Mongo, Push, Reply};
 use crate::contract::{Level, Link};
 use crate::engine::Cx;
 use crate::id::{Ino, Lane, Token};
@@ -365,7 +365,7 @@ impl GridFs {
             it.end().i32("limit", 0);
         });
         sequence(&mut chunks, "deletes", alloc::vec![all]);
-        chunks.concern = Concern::Acknowledged;
+        chunks.concern = self.options.concern;
         let mut file = self.files("delete");
         let this = statement(|it| {
             it.begin("q");
@@ -373,7 +373,7 @@ impl GridFs {
             it.begin(&ours("gone")).bool("$exists", true).end().end().i32("limit", 1);
         });
         sequence(&mut file, "deletes", alloc::vec![this]);
-        file.concern = Concern::Acknowledged;
+        file.concern = self.options.concern;
         [chunks.expecting(Expect::Success), file]
     }
 

@@ -13,7 +13,7 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use crate::backend::bson::DocBuf;
-use crate::backend::mongo::{Command, Concern, Expect};
+use crate::backend::mongo::{Command, Expect};
 use crate::contract::Mode;
 use crate::decide::{Change, Check, Patch, Plan};
 use crate::id::{Ino, Token};
@@ -186,7 +186,7 @@ impl GridFs {
         };
         let mut insert = self.files("insert");
         sequence(&mut insert, "documents", alloc::vec![statement(|it| new.write(it))]);
-        insert.concern = Concern::Acknowledged;
+        insert.concern = self.options.concern;
         insert.retryable = true;
         let mut delete = self.files("delete");
         let this = statement(|it| {
@@ -195,7 +195,7 @@ impl GridFs {
             it.end().i32("limit", 1);
         });
         sequence(&mut delete, "deletes", alloc::vec![this]);
-        delete.concern = Concern::Acknowledged;
+        delete.concern = self.options.concern;
         let mut program = self.primary(attr.ino, Vec::new());
         program.commands = alloc::vec![insert];
         program.count = 1;

@@ -5,6 +5,7 @@ use alloc::vec;
 
 use super::*;
 use crate::backend::bson::{Doc, Value};
+use crate::backend::mongo::Concern;
 use crate::decide::Answer;
 use crate::gridfs::Options;
 use crate::gridfs::document::blank;

@@ -50,7 +50,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::backend::bson::DocBuf;
-use crate::backend::mongo::{Command, Concern, Mongo, Push, Reply, Sequence, ServerError};
+use crate::backend::mongo::{Command, Mongo, Push, Reply, Sequence, ServerError};
 use crate::contract::{Level, Link, Mode};
 use crate::decide::{Caps, Plan, Want};
 use crate::engine::Cx;
@@ -173,7 +173,7 @@ impl GridFs {
     /// Statements for an `update`, in order.
     fn updates(&self, mut command: Command, statements: Vec<DocBuf>) -> Command {
         sequence(&mut command, "updates", statements);
-        command.concern = Concern::Acknowledged;
+        command.concern = self.options.concern;
         command
     }
 

@@ -3,6 +3,8 @@
 use alloc::format;
 use alloc::string::String;
 
+use crate::backend::mongo::Concern;
+
 /// Chunk size of new files unless told otherwise: a power of two, so that blocks of the kernel's
 /// requests and chunks share their borders (the drivers' default of 255 KiB does not).
 pub const CHUNK_SIZE: u32 = 256 << 10;
@@ -26,6 +28,9 @@ pub struct Options {
     pub gid: u32,
     /// Bits taken from the mode of what has no mode of its own.
     pub umask: u16,
+    /// How safe a change must be before it is acknowledged. What is only acknowledged can be lost
+    /// when a primary crashes; what was written before an fsync is durable in any case.
+    pub concern: Concern,
     /// Files of other programs that are shown, at most.
     pub foreign_files: usize,
 }
@@ -40,6 +45,7 @@ impl Default for Options {
             uid: 0,
             gid: 0,
             umask: 0o022,
+            concern: Concern::Acknowledged,
             foreign_files: 1 << 20,
         }
     }

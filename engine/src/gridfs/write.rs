@@ -93,7 +93,7 @@ impl GridFs {
             return Step::Fail(self.vanished(ino, "writing"));
         };
         let serial = self.next_serial() | WRITE_TOKEN;
-        let concern = if out.durable { Concern::Durable } else { Concern::Acknowledged };
+        let concern = if out.durable { Concern::Durable } else { self.options.concern };
         let mut writing = Writing {
             ino,
             id,
@@ -166,7 +166,7 @@ impl GridFs {
             staged: self.tree.get(ino).is_some_and(|node| node.staged.is_some()),
             publish: false,
             mtime: cx.now.wall,
-            concern: Concern::Acknowledged,
+            concern: self.options.concern,
             token,
             next: 0,
             attempts: 0,
