@@ -22,6 +22,9 @@ use super::{GridFs, OURS, Ticket, ours, sequence, statement};
 const RECLAIM: usize = 64;
 /// For how long a document that is gone is kept without a sign of life of who holds it.
 const GONE_LEASE: Duration = Duration::from_secs(3600);
+/// How old a document must be that stepped aside for another which never came: the two are one
+/// command, so only a server that crashed in between leaves one.
+const ASIDE: Duration = Duration::from_secs(10);
 /// For how long the chunks of a replaced revision are kept for those who are reading it.
 const GRACE: Duration = Duration::from_secs(10);
 /// How often a server without a change stream is asked for other programs' files, at the most.
@@ -67,6 +70,15 @@ pub enum Task {
     Sweep,
     /// `filename`s below a renamed directory.
     Repath,
+    /// Documents that stepped aside for others: did those come?
+    Restore(Vec<Aside>),
+}
+
+/// A document that stepped aside: its `gone`.
+#[derive(Clone, Debug)]
+pub struct Aside {
+    id: Id,
+    gone: Doc,
 }
 
 impl Live {
@@ -402,17 +414,104 @@ impl GridFs {
 
     /// What crashed mounts left behind.
     fn sweep(&self, cx: &Cx<Mongo>) -> Vec<Command> {
-        let lease = GONE_LEASE.as_millis() as i64;
-        let before = cx.now.wall.0.div_euclid(1_000_000) - lease;
+        let before = gone_before(cx);
         let mut gone = self.files("find");
-        gone.body().begin("filter").begin(&ours("gone.t")).i64("$lt", before).end().end();
+        gone.body().begin("filter").begin(&ours("gone.t")).i64("$lt", before).end();
+        // What stepped aside for another is judged first, see `restore`.
+        gone.body().null(&ours("gone.for")).end();
         gone.body().begin("projection").i32("_id", 1).i32(&ours("gone"), 1).end();
         gone.body().i32("limit", RECLAIM as i32).bool("singleBatch", true);
         let mut moved = self.files("find");
         moved.body().begin("filter").begin(&ours("moved")).bool("$exists", true).end().end();
         moved.body().begin("projection").i32(&ours("xattrs"), 0).end();
         moved.body().i32("limit", RECLAIM as i32).bool("singleBatch", true);
-        alloc::vec![gone, moved]
+        let mut aside = self.files("find");
+        let before = before + (GONE_LEASE - ASIDE).as_millis() as i64;
+        aside.body().begin("filter").begin(&ours("gone.t")).i64("$lt", before).end();
+        aside.body().begin(&ours("gone.for")).bool("$exists", true).end().end();
+        aside.body().begin("projection").i32("_id", 1).i32(&ours("gone"), 1).end();
+        aside.body().i32("limit", RECLAIM as i32).bool("singleBatch", true);
+        alloc::vec![gone, moved, aside]
+    }
+
+    /// Asks for the inodes for which documents stepped aside.
+    fn ask_restore(&self, replies: &[Reply]) -> Option<Work<Self>> {
+        let docs = replies.get(2).map(|reply| reply.batch().0).unwrap_or_default();
+        let mut aside = Vec::new();
+        let mut commands = Vec::new();
+        for doc in &docs {
+            let id = doc.get("_id").as_ref().and_then(Id::of);
+            let gone = doc.get("metadata").and_then(|it| {
+                it.as_doc()?.get("dbmount")?.as_doc()?.get("gone")?.as_doc().cloned()
+            });
+            let (Some(id), Some(gone)) = (id, gone) else { continue };
+            let Some(ino) = gone.get("for").and_then(|it| it.as_i64()) else { continue };
+            commands.push(self.find(1, |it| {
+                it.i64(&ours("ino"), ino);
+            }));
+            aside.push(Aside { id, gone });
+        }
+        let ticket = Ticket::Task(Task::Restore(aside));
+        (!commands.is_empty()).then(|| Self::work(Lane::Bulk, commands, ticket))
+    }
+
+    /// Gives back what a server took away and did not replace before it crashed: a revision whose
+    /// inode nobody has, a name whose new owner still has its old one.
+    /// What did come is reclaimed like all that is gone.
+    fn restore(&mut self, aside: &[Aside], replies: &[Reply], before: i64) -> Vec<Command> {
+        let mut commands = Vec::new();
+        for (Aside { id, gone }, reply) in aside.iter().zip(replies) {
+            let restores = commands.len();
+            let there = reply.batch().0.into_iter().next();
+            let text = |doc: &Doc, name: &str| match doc.get(name) {
+                Some(Value::Str(it)) => Some(it.to_vec()),
+                Some(Value::Binary { data, .. }) => Some(data.to_vec()),
+                _ => None,
+            };
+            let link = |doc: &Doc| Some((doc.get("p")?.as_i64()?, text(doc, "n")?));
+            let matching = |it: &mut DocBuf| {
+                it.begin("q");
+                id.write("_id", it);
+                it.begin(&ours("gone.for")).bool("$exists", true).end().end();
+            };
+            match (gone.get("was"), there) {
+                (Some(Value::Document(was)), None) => commands.push(self.update(|it| {
+                    matching(it);
+                    it.begin_array("u").begin("0").begin("$set").begin("metadata");
+                    it.begin_array("$mergeObjects").str("0", "$metadata").begin("1");
+                    it.begin("dbmount").doc("$literal", &was).end().end().end().end();
+                    it.end().end().end();
+                })),
+                (None, Some(there)) => {
+                    let from = gone.get("from").and_then(|it| link(it.as_doc()?));
+                    // What cannot be read is not judged.
+                    let Some(place) = link(gone) else { continue };
+                    let Ok(FileDoc { whose: Whose::Ours(inode), .. }) = FileDoc::parse(&there)
+                    else {
+                        continue;
+                    };
+                    let stayed = inode
+                        .links
+                        .iter()
+                        .any(|it| Some((it.parent.0 as i64, it.name.as_bytes().to_vec())) == from);
+                    if stayed {
+                        commands.push(self.update(|it| {
+                            matching(it);
+                            it.begin("u").begin("$push").begin(&ours("links"));
+                            it.i64("p", place.0);
+                            write_text("n", &place.1, it);
+                            it.end().end().begin("$unset").str(&ours("gone"), "").end().end();
+                        }));
+                    }
+                }
+                _ => {}
+            }
+            let old = gone.get("t").and_then(|it| it.as_i64()).is_some_and(|at| at < before);
+            if old && commands.len() == restores {
+                self.live.reclaim(id.clone());
+            }
+        }
+        commands
     }
 
     fn swept(&mut self, replies: &[Reply], cx: &mut Cx<Mongo>) {
@@ -488,7 +587,22 @@ impl GridFs {
                     return Step::Work(more);
                 }
             }
-            Task::Sweep => self.swept(replies, cx),
+            Task::Sweep => {
+                self.swept(replies, cx);
+                if let Some(work) = self.ask_restore(replies) {
+                    return Step::Work(work);
+                }
+            }
+            Task::Restore(aside) => {
+                let commands = self.restore(&aside, replies, gone_before(cx));
+                if !commands.is_empty() {
+                    let text = format!("{} files are restored after a crash", commands.len());
+                    cx.notice(Level::Info, text);
+                    self.drop_all(cx);
+                    let ticket = Ticket::Task(Task::Housekeeping);
+                    return Step::Work(Self::work(Lane::Bulk, commands, ticket));
+                }
+            }
             Task::Repath => self.live.rescan_soon(),
             Task::Housekeeping => {}
         }
@@ -531,6 +645,11 @@ impl GridFs {
     pub fn foreign_path(key: &[u8]) -> String {
         path_of(key)
     }
+}
+
+/// Who was gone before this, in milliseconds, is held by nobody any more.
+fn gone_before(cx: &Cx<Mongo>) -> i64 {
+    cx.now.wall.0.div_euclid(1_000_000) - GONE_LEASE.as_millis() as i64
 }
 
 /// The stages behind `$changeStream` that a transport adds: what the layout reads of an event,

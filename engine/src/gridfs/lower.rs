@@ -236,7 +236,7 @@ impl GridFs {
         unlink: &Unlink<'_>,
         parts: &Parts<'_>,
         (token, at): (Token, Wall),
-        moving: Option<Ino>,
+        moving: Option<(Ino, &Link)>,
     ) -> DocBuf {
         let Unlink { dir, name, ino, last } = *unlink;
         let gone = link(dir, name);
@@ -268,8 +268,11 @@ impl GridFs {
                 it.begin_array(&ours("links")).end().begin(&ours("gone"));
                 it.i64("s", self.session as i64).i64("t", at.0.div_euclid(1_000_000));
                 write_link(&gone, it);
-                if let Some(ino) = moving {
-                    it.i64("for", ino.0 as i64);
+                if let Some((ino, from)) = moving {
+                    // A server that crashes between the two leaves this to be found.
+                    it.i64("for", ino.0 as i64).begin("from");
+                    write_link(from, it);
+                    it.end();
                 }
                 it.end();
             } else if let Some(filename) = next {
@@ -359,7 +362,7 @@ impl GridFs {
             return program;
         };
         // Both stand in one command, so that the server does the one right behind the other.
-        let removal = self.remove_name(unlink, parts, (token, at), Some(ino));
+        let removal = self.remove_name(unlink, parts, (token, at), Some((ino, from)));
         let mut program = self.primary(ino, alloc::vec![removal, moving]);
         if let Some(command) = program.commands.first_mut() {
             command.retryable = false;

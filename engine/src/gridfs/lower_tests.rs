@@ -239,7 +239,7 @@ fn renames() {
     let change = rename(3, Kind::File, (2, "f"), (1, "h"));
     let both = format!(
         "update {{q: {{@.ino: 9, @.links: {{$elemMatch: {{p: 1, n: 'h'}}}}}}, \
-         u: {{$set: {{@.links: [], @.gone: {{s: 1, t: 5, p: 1, n: 'h', for: 3}}, @.{T}}}, \
+         u: {{$set: {{@.links: [], @.gone: {{s: 1, t: 5, p: 1, n: 'h', for: 3, from: {{p: 2, n: 'f'}}}}, @.{T}}}, \
          $unset: {{filename: ''}}}}}} \
          {{q: {{@.ino: 3, @.links: {{$elemMatch: {{p: 2, n: 'f'}}}}}}, \
          u: {{$set: {{@.links.$.p: 1, @.links.$.n: 'h', filename: 'h', @.{T}}}}}}} -> Count(2)"
