@@ -500,7 +500,13 @@ impl GridFs {
                             it.begin("u").begin("$push").begin(&ours("links"));
                             it.i64("p", place.0);
                             write_text("n", &place.1, it);
-                            it.end().end().begin("$unset").str(&ours("gone"), "").end().end();
+                            it.end().end().begin("$unset").str(&ours("gone"), "").end();
+                            if let Some(filename) = text(gone, "filename") {
+                                it.begin("$set");
+                                write_text("filename", &filename, it);
+                                it.end();
+                            }
+                            it.end();
                         }));
                     }
                 }

@@ -247,6 +247,8 @@ impl GridFs {
             (*first == gone && node.attr.kind == Kind::File)
                 .then(|| self.tree.filename(other.parent, &other.name))?
         });
+        let is_file = node.is_some_and(|node| node.attr.kind == Kind::File);
+        let filename = self.tree.filename(dir, name).filter(|_| is_file);
         statement(|it| {
             it.begin("q");
             match_ino(ino, it);
@@ -273,6 +275,9 @@ impl GridFs {
                     it.i64("for", ino.0 as i64).begin("from");
                     write_link(from, it);
                     it.end();
+                    if let Some(filename) = &filename {
+                        write_text("filename", filename, it);
+                    }
                 }
                 it.end();
             } else if let Some(filename) = next {
