@@ -1,6 +1,6 @@
 //! Batches on their way: who waits for them, and what a lost connection does to them.
 //!
-//! Work may be applied twice without harm (see [`Work`](crate::layout::Work)), so both faults are
+//! Work may be applied twice without harm (see [`Work`]), so both faults are
 //! handled alike: the batch waits for its lane to come up and is sent again, in the order in
 //! which it was submitted, for as long as somebody waits for it.
 

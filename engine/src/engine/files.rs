@@ -48,6 +48,10 @@ pub(super) struct File {
     pub(super) blocks: BTreeMap<u64, Bytes>,
     /// Bytes of a block, for as long as there are any; 0 before.
     pub(super) block: u64,
+    /// When blocks were kept last, by `Engine::blocks_kept`.
+    pub(super) kept: u64,
+    /// Until when the blocks may be believed.
+    pub(super) blocks_until: Mono,
     /// Blocks on their way, with `writes` as it was when they were asked for.
     pub(super) fetching: BTreeMap<u64, u64>,
     pub(super) readers: Vec<OpId>,
@@ -66,6 +70,10 @@ impl File {
     /// Something is not on the server yet.
     pub(super) fn is_dirty(&self) -> bool {
         self.replace || !self.dirty.is_empty() || self.sending.is_some() || self.staged.is_some()
+    }
+
+    pub(super) fn is_sending(&self) -> bool {
+        self.sending.is_some()
     }
 
     pub(super) fn is_in_use(&self) -> bool {
@@ -198,10 +206,14 @@ impl<L: Layout> Engine<L> {
 
     /// The last name of an inode went away.
     pub(super) fn unlinked(&mut self, ino: Ino, held: bool) {
-        if held {
+        if held && self.cx.inodes.is_open(ino) {
             self.files.entry(ino).or_default().unlinked = true;
-        } else {
-            self.drop_file(ino);
+            return;
+        }
+        self.drop_file(ino);
+        if held {
+            // The last handle went while the name did: nobody else will say so.
+            self.layout.release(ino, &mut self.cx);
         }
     }
 
@@ -257,15 +269,24 @@ impl<L: Layout> Engine<L> {
             self.finish(id, Err(Errno::EFBIG));
             return;
         }
-        if self.dirty_bytes > 0 && self.dirty_bytes + data.len() > self.cx.config.dirty_bytes {
-            if let Some(op) = self.ops.get_mut(&id) {
-                op.state = State::WriteRoom;
-            }
+        let file = self.files.entry(ino).or_default();
+        let full =
+            self.dirty_bytes > 0 && self.dirty_bytes + data.len() > self.cx.config.dirty_bytes;
+        // What the server does not take is not piled up: it is tried again, and the writer told.
+        let stuck = file.failed && file.dirty.bytes() >= self.cx.config.flush_bytes;
+        // Who waits for what was written so far would never see the end of a fast writer.
+        let awaited = file.is_dirty() && !file.waiters.is_empty();
+        if full || stuck || awaited {
+            op.state = State::WriteRoom;
             self.write_room.push(id);
-            self.flush_for_room();
+            if stuck {
+                self.flush_file(ino, true);
+            }
+            if full {
+                self.flush_for_room();
+            }
             return;
         }
-        let file = self.files.entry(ino).or_default();
         let before = file.dirty.bytes();
         file.dirty.write(offset, &data);
         file.mtime = self.cx.now.wall;
@@ -346,12 +367,30 @@ impl<L: Layout> Engine<L> {
         self.flush_file(ino, true);
     }
 
+    /// The request does not wait for write-back any more.
+    pub(super) fn forget_waiter(&mut self, id: OpId) {
+        for file in self.files.values_mut() {
+            file.waiters.retain(|it| *it != id);
+        }
+        self.make_room();
+    }
+
+    /// A commit that stood in the way of write-back may have ended.
+    pub(super) fn flush_deferred(&mut self, ino: Ino) {
+        let awaited = self.files.get(&ino).is_some_and(|file| !file.waiters.is_empty());
+        self.flush_file(ino, awaited || !self.cx.inodes.is_open(ino));
+    }
+
     /// Starts sending what is dirty, unless some of it is on its way. `asked`: even when the last
     /// attempt failed.
     pub(super) fn flush_file(&mut self, ino: Ino, asked: bool) {
         let Some(file) = self.files.get_mut(&ino) else { return };
         let something = file.replace || !file.dirty.is_empty() || (asked && file.staged.is_some());
         if file.sending.is_some() || !something || (file.failed && !asked) {
+            return;
+        }
+        if self.ops.values().any(|op| matches!(&op.state, State::Txn(txn) if txn.moves(ino))) {
+            self.deferred.insert(ino);
             return;
         }
         let frozen = Frozen::take(&mut file.dirty, WRITE_BYTES);
@@ -392,6 +431,16 @@ impl<L: Layout> Engine<L> {
         file.writes += 1;
         // Blocks that were read before this write are brought up to date or dropped.
         let block = file.block.max(1);
+        // The file has ended in the last ones; there may be zeros behind that now.
+        let ends = |(n, data): &(&u64, &Bytes)| {
+            data.len() < block as usize && **n * block + (data.len() as u64) < size
+        };
+        let ended: Vec<u64> = file.blocks.iter().rev().take_while(ends).map(|(&n, _)| n).collect();
+        for n in ended {
+            if let Some(old) = file.blocks.remove(&n) {
+                self.block_bytes -= old.len();
+            }
+        }
         for (at, data) in sending.frozen.ranges() {
             let touched: Vec<u64> = file
                 .blocks
@@ -441,6 +490,7 @@ impl<L: Layout> Engine<L> {
         file.last_error = Some(errno);
         file.failed = true;
         let detaching = self.ops.values().any(|op| op.request == Request::Detach);
+        self.lost |= detaching;
         if !self.cx.inodes.is_open(ino) || detaching {
             self.drop_dirty(ino);
         }
@@ -462,9 +512,14 @@ impl<L: Layout> Engine<L> {
 
     fn wake_flushers(&mut self, ino: Ino) {
         let Some(file) = self.files.get_mut(&ino) else { return };
-        for id in core::mem::take(&mut file.waiters) {
+        let waiters = core::mem::take(&mut file.waiters);
+        if waiters.is_empty() {
+            return;
+        }
+        for id in waiters {
             self.finish_flush(id);
         }
+        self.make_room();
     }
 
     /// Write-back of a file has come to an end for one who waited for it.
@@ -481,7 +536,7 @@ impl<L: Layout> Engine<L> {
                 }
                 return;
             }
-            // Detach looks at all files anew.
+            // Detach looks at all files anew, a change of names at where they lead.
             _ => {
                 self.start(id);
                 return;

@@ -69,7 +69,7 @@ pub struct InFlight {
 pub struct Credit {
     /// Further requests.
     pub ops: usize,
-    /// Further bytes to write.
+    /// Further bytes to write, whether there is room for them now or they wait for it.
     pub bytes: usize,
 }
 
@@ -170,9 +170,14 @@ pub struct Engine<L: Layout> {
     files: BTreeMap<Ino, File>,
     dirty_bytes: usize,
     block_bytes: usize,
-    /// Files by when blocks of theirs were kept, oldest first.
-    block_queue: VecDeque<Ino>,
+    /// Files by when blocks of theirs were kept, oldest first, with `File::kept` as it was then.
+    block_queue: VecDeque<(Ino, u64)>,
+    blocks_kept: u64,
     write_room: Vec<OpId>,
+    /// Something could not be written when the mount was to end.
+    lost: bool,
+    /// Files whose write-back waits for a commit that changes where it must go.
+    deferred: BTreeSet<Ino>,
     timers: BTreeSet<(Mono, Timer)>,
     task_timer: Option<Mono>,
     commits: u64,
@@ -201,7 +206,10 @@ impl<L: Layout> Engine<L> {
             dirty_bytes: 0,
             block_bytes: 0,
             block_queue: VecDeque::new(),
+            blocks_kept: 0,
             write_room: Vec::new(),
+            lost: false,
+            deferred: BTreeSet::new(),
             timers: BTreeSet::new(),
             task_timer: None,
             commits: 0,
@@ -218,9 +226,15 @@ impl<L: Layout> Engine<L> {
 
     /// How much more it will take.
     pub fn credit(&self) -> Credit {
+        // Only what waits counts: it ends at its deadline, whatever becomes of the dirty data,
+        // while a write that is kept out for want of credit has none.
+        let waiting = self.write_room.iter().filter_map(|id| match &self.ops.get(id)?.request {
+            Request::Write { data, .. } => Some(data.len()),
+            _ => None,
+        });
         Credit {
             ops: self.cx.config.max_ops.saturating_sub(self.ops.len()),
-            bytes: self.cx.config.dirty_bytes.saturating_sub(self.dirty_bytes),
+            bytes: self.cx.config.dirty_bytes.saturating_sub(waiting.sum()),
         }
     }
 
@@ -342,6 +356,7 @@ impl<L: Layout> Engine<L> {
                 self.finish(id, Ok(Response::Attached(attached)));
             }
             Step::Done(Outcome::Refused(line)) => self.finish(id, Ok(Response::Refused(line))),
+            Step::Done(_) if self.lost => self.finish(id, Err(Errno::EIO)),
             Step::Done(_) => self.finish(id, Ok(Response::Done)),
             Step::Work(work) => self.submit(Owner::Op(id), work),
             Step::Park => self.park(id),
@@ -377,9 +392,7 @@ impl<L: Layout> Engine<L> {
             None => false,
         };
         if give_up {
-            self.parked.retain(|it| *it != id);
-            self.write_room.retain(|it| *it != id);
-            self.abandon_batches_of(id);
+            self.wait_no_more(id);
             self.finish(id, Err(Errno::EINTR));
         }
     }
@@ -398,9 +411,10 @@ impl<L: Layout> Engine<L> {
         };
         let was = self.lane_down(lane);
         if !self.attached {
-            // Who has just asked to mount would rather know than wait; a mount that was there
-            // waits for its server to come back.
-            if !self.refuse_attach(&reason) {
+            // Who has just asked to mount would rather know than wait; whoever reached the server
+            // once waits for it to come back.
+            let hopeless = was.is_none() || level == Level::Error;
+            if hopeless && !self.refuse_attach(&reason) {
                 self.unreachable.get_or_insert(reason);
             }
         } else if (was == Some(None) || level == Level::Error) && self.said_of_links != reason {
@@ -461,6 +475,9 @@ impl<L: Layout> Engine<L> {
             for id in core::mem::take(&mut self.parked) {
                 self.start(id);
             }
+        }
+        for ino in core::mem::take(&mut self.deferred) {
+            self.flush_deferred(ino);
         }
         while let Some(work) = self.layout.task(&mut self.cx) {
             self.submit(Owner::Task, work);
@@ -529,10 +546,18 @@ impl<L: Layout> Engine<L> {
             op.state.waits_for(),
         );
         self.cx.notice(Level::Error, text);
-        self.parked.retain(|it| *it != id);
-        self.write_room.retain(|it| *it != id);
-        self.abandon_batches_of(id);
+        self.wait_no_more(id);
         self.finish(id, Err(Errno::EIO));
+    }
+
+    /// The request is about to be answered without what it waits for.
+    fn wait_no_more(&mut self, id: OpId) {
+        match self.ops.get(&id).map(|op| &op.state) {
+            Some(State::Start) => self.parked.retain(|it| *it != id),
+            Some(State::WriteRoom) => self.write_room.retain(|it| *it != id),
+            Some(State::Flush) => self.forget_waiter(id),
+            _ => self.abandon_batches_of(id),
+        }
     }
 
     // ---- inodes and handles
@@ -542,14 +567,20 @@ impl<L: Layout> Engine<L> {
         self.forget_if_unused(ino);
     }
 
-    fn forget_if_unused(&mut self, ino: Ino) {
-        let in_use = self.cx.inodes.is_known(ino)
-            || self.cx.facts.holds(ino)
-            || self.files.get(&ino).is_some_and(File::is_in_use);
-        if !in_use && ino != Ino::ROOT {
+    fn forget_if_unused(&mut self, mut ino: Ino) {
+        while ino != Ino::ROOT && !self.is_in_use(ino) {
+            let dir = self.layout.parent(ino);
             self.drop_file(ino);
             self.layout.forget(ino);
+            // A directory is remembered for the sake of what is known in it.
+            ino = dir;
         }
+    }
+
+    fn is_in_use(&self, ino: Ino) -> bool {
+        self.cx.inodes.is_known(ino)
+            || self.cx.facts.holds(ino)
+            || self.files.get(&ino).is_some_and(File::is_in_use)
     }
 
     fn new_handle(&mut self, handle: Handle<L>) -> Fh {

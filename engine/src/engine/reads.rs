@@ -6,14 +6,21 @@ use crate::errno::Errno;
 use crate::id::{Ino, OpId};
 use crate::layout::{Data, Epoch, Layout, Outcome, Step};
 use crate::op::{Request, Response};
+use crate::time::Mono;
 
 use super::batches::Owner;
 use super::{Engine, State};
 
 impl<L: Layout> Engine<L> {
     pub(super) fn start_read(&mut self, id: OpId) {
-        let Some(op) = self.ops.get(&id) else { return };
-        let Request::Read { ino, offset, size, .. } = op.request else { return };
+        let Some(Request::Read { ino, offset, size, .. }) = self.ops.get(&id).map(|op| &op.request)
+        else {
+            return;
+        };
+        let (ino, offset, size) = (*ino, *offset, *size);
+        if self.files.get(&ino).is_some_and(|file| file.blocks_until <= self.cx.now.mono) {
+            self.drop_blocks(ino);
+        }
         let known = self.cx.facts.attr(ino, self.cx.now.mono).map(|attr| {
             use super::facts::Overlay;
             self.files.dress(attr).size
@@ -144,7 +151,8 @@ impl<L: Layout> Engine<L> {
                 Err(failure.errno)
             }
         };
-        let keep = !self.layout.attr_lease(ino, since).is_zero();
+        let lease = self.layout.attr_lease(ino, since);
+        let keep = !lease.is_zero();
         let Some(file) = self.files.get_mut(&ino) else { return };
         // What was written while the fetch was on its way may be missing from it.
         let crossed = (first..first + count).any(|n| file.fetching.get(&n) != Some(&file.writes));
@@ -166,6 +174,9 @@ impl<L: Layout> Engine<L> {
             }
         };
         if !crossed {
+            let until = if keep { self.cx.now.mono.after(lease) } else { Mono::NEVER };
+            let older = if file.blocks.is_empty() { Mono::NEVER } else { file.blocks_until };
+            file.blocks_until = until.min(older);
             self.keep_blocks(ino, first, count, &data);
         }
         for id in readers {
@@ -211,8 +222,15 @@ impl<L: Layout> Engine<L> {
                 self.block_bytes -= old.len();
             }
         }
-        self.block_queue.retain(|it| *it != ino);
-        self.block_queue.push_back(ino);
+        self.blocks_kept += 1;
+        file.kept = self.blocks_kept;
+        self.block_queue.push_back((ino, file.kept));
+        // Most files are closed long before the cache is full.
+        if self.block_queue.len() > 2 * self.files.len() {
+            let files = &self.files;
+            self.block_queue
+                .retain(|(ino, kept)| files.get(ino).is_some_and(|it| it.kept == *kept));
+        }
     }
 
     pub(super) fn drop_blocks(&mut self, ino: Ino) {
@@ -230,13 +248,16 @@ impl<L: Layout> Engine<L> {
             if self.block_bytes <= self.cx.config.cache_bytes {
                 return;
             }
-            let Some(ino) = self.block_queue.pop_front() else { return };
-            // A reader that waits for more would fetch these again, and then those, for ever.
-            if self.files.get(&ino).is_some_and(|file| !file.readers.is_empty()) {
-                self.block_queue.push_back(ino);
+            let Some((ino, kept)) = self.block_queue.pop_front() else { return };
+            let Some(file) = self.files.get(&ino).filter(|file| file.kept == kept) else {
                 continue;
+            };
+            // A reader that waits for more would fetch these again, and then those, for ever.
+            if file.readers.is_empty() {
+                self.drop_blocks(ino);
+            } else {
+                self.block_queue.push_back((ino, kept));
             }
-            self.drop_blocks(ino);
         }
     }
 

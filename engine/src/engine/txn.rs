@@ -8,7 +8,7 @@ use crate::decide::{
 use crate::errno::Errno;
 use crate::id::{Ino, OpId, Token};
 use crate::layout::{Epoch, Layout, Outcome, Step};
-use crate::op::{Attr, Entry, Name, Request, Response};
+use crate::op::{Attr, Entry, Kind, Name, Request, Response};
 use crate::time::Duration;
 
 use super::batches::Owner;
@@ -32,6 +32,11 @@ pub(super) struct Txn {
 impl Txn {
     pub(super) fn committing(&self) -> bool {
         self.commit.is_some()
+    }
+
+    /// A commit on its way changes where the contents of the file belong, or their length.
+    pub(super) fn moves(&self, ino: Ino) -> bool {
+        self.commit.as_ref().is_some_and(|plan| moves(plan, ino))
     }
 }
 
@@ -103,6 +108,15 @@ impl<L: Layout> Engine<L> {
                     return;
                 }
                 Ok(Decision::Commit(plan)) => {
+                    // Data travels on another lane than names: what is on its way to a name must
+                    // be there before the name goes, or it would bring the name back without the
+                    // rest of the file, or reach the file that has the name next.
+                    let mut files = self.files.iter();
+                    let sending = files.find(|(ino, it)| it.is_sending() && moves(&plan, **ino));
+                    if let Some((&ino, _)) = sending {
+                        self.wait_for_flush(id, ino);
+                        return;
+                    }
                     self.commits += 1;
                     let token = Token { session: self.session, serial: self.commits };
                     // What the plan stands on is kept for its answer: an invalidation may void the
@@ -169,6 +183,8 @@ impl<L: Layout> Engine<L> {
             Step::Done(Outcome::Applied(facts)) => {
                 let Some(plan) = txn.commit.take() else { return false };
                 let fresh = core::mem::take(&mut txn.fresh);
+                // It is told what it changes, not what happened to that since the plan was made.
+                let since = since.min(txn.since);
                 self.applied(&plan, &fresh, &facts, since);
                 self.answer_commit(id, &plan, &fresh, &facts, since);
                 false
@@ -402,6 +418,17 @@ impl<L: Layout> Engine<L> {
         };
         self.finish(id, result);
     }
+}
+
+/// Whether a plan changes where the contents of a file belong, or their length.
+fn moves(plan: &Plan, file: Ino) -> bool {
+    plan.changes.iter().any(|change| match change {
+        Change::Unlink { ino, .. } => *ino == file,
+        Change::Rename { ino, kind, .. } => *ino == file || *kind == Kind::Dir,
+        Change::SetAttr { ino, patch } => *ino == file && patch.size.is_some(),
+        Change::Exchange { .. } => true,
+        _ => false,
+    })
 }
 
 /// The inodes whose attributes a plan changes.

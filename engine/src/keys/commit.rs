@@ -365,6 +365,8 @@ impl Keys {
                 let (from, to) = (self.spot(*dir, name)?, self.spot(*to_dir, to_name)?);
                 self.lower_move(&from, &to, *ino, held, token, program)?;
                 self.mark_if_emptied(&from, program);
+                // It needs no more room than there was before.
+                program.freeing = true;
             }
             Change::SetAttr { ino, patch } => self.lower_setattr(*ino, patch, program)?,
             Change::Touch { dir, at, .. } => {

@@ -12,7 +12,7 @@ use crate::contract::Mode;
 use crate::engine::Cx;
 use crate::errno::Errno;
 use crate::id::{Ino, Lane};
-use crate::layout::{Data, Failure, Outcome, Step, Work, WriteOut};
+use crate::layout::{Data, Epoch, Failure, Outcome, Step, Work, WriteOut};
 
 use super::place::{Place, side_key, stage_key};
 use super::tree::What;
@@ -231,8 +231,10 @@ impl Keys {
             node.stage = Some(stage.clone());
         }
         let mode = match way {
-            Way::Direct(_) => Mode::Atomic,
-            _ => Mode::Ordered,
+            // Without the stage, which a script makes, the pieces must not be written; and a script
+            // that the server does not know any more is no stage.
+            Way::Direct(_) | Way::Staged { .. } => Mode::Atomic,
+            Way::Script => Mode::Ordered,
         };
         let writing =
             Writing { ino, dir, replace: out.replace, mtime: out.mtime, place, way, unmade: false };
@@ -272,6 +274,14 @@ impl Keys {
     ) -> Step<Self> {
         let ino = writing.ino;
         let what = || format!("writing {}", crate::layout::Layout::describe(self, ino));
+        // Why there is no stage counts, not that the pieces were refused for want of it.
+        if let Way::Staged { .. } = writing.way {
+            match replies.first().and_then(Reply::as_bytes) {
+                Some(b"gone") => return Step::Fail(self.gone(ino)),
+                Some(b"lost") => return Step::Fail(self.lost(ino)),
+                _ => {}
+            }
+        }
         if let Some(line) = replies.iter().find_map(Reply::as_error) {
             return Step::Fail(self.refused(line, &what()));
         }
@@ -280,14 +290,7 @@ impl Keys {
         }
         let (last, published) = match &writing.way {
             Way::Script => (replies.last(), true),
-            Way::Staged { publish, .. } => {
-                match replies.first().and_then(Reply::as_bytes) {
-                    Some(b"ok") => {}
-                    Some(b"gone") => return Step::Fail(self.gone(ino)),
-                    _ => return Step::Fail(self.lost(ino)),
-                }
-                (replies.last(), *publish)
-            }
+            Way::Staged { publish, .. } => (replies.last(), *publish),
             Way::Direct(key) => {
                 if replies.first().and_then(Reply::as_int) == Some(0) {
                     // It was deleted meanwhile, and has just been made again: nobody wants that.
@@ -299,6 +302,8 @@ impl Keys {
             }
         };
         let before = self.tree.get(ino).map_or(0, |node| node.attr.size);
+        // A value that was gone may have been made anew as something else.
+        let mut became = None;
         let (size, version) = match last {
             // Of SETRANGE; of the stage script when there were no extents.
             Some(Reply::Int(size)) => (u64::try_from(*size).ok(), -1),
@@ -325,6 +330,11 @@ impl Keys {
                 }
                 let size = answer.get(1).and_then(Reply::as_int);
                 let version = answer.get(2).and_then(Reply::as_int).unwrap_or(-1);
+                became = match answer.get(3).and_then(Reply::as_bytes) {
+                    Some(b"s") => Some(What::String),
+                    Some(b"f") => Some(What::Field),
+                    _ => None,
+                };
                 (size.and_then(|n| u64::try_from(n).ok()), version)
             }
             _ if writing.replace => (Some(0), -1),
@@ -341,7 +351,12 @@ impl Keys {
         }
         self.live.own_keys(writing.place.keys(), cx.now.mono);
         let mut spent = None;
+        // What was asked before this, on another lane, may be answered with the length of before.
+        self.epoch = Epoch(self.epoch.0 + 1);
+        let epoch = self.epoch;
         if let Some(node) = self.tree.get_mut(ino) {
+            node.what = became.unwrap_or(node.what);
+            node.tainted = epoch;
             node.attr.size = size;
             node.attr.mtime = writing.mtime;
             node.attr.ctime = node.attr.ctime.max(writing.mtime);

@@ -16,10 +16,14 @@ use crate::layout::{Epoch, Outcome, Step};
 use crate::op::{Attr, Kind, Name, StatFs};
 use crate::time::Duration;
 
+use super::name::{NAME_MAX, Reading};
 use super::place::{Place, side_key, xattr_key};
 use super::record::{Record, SELF_FIELD};
 use super::tree::What;
 use super::{Keys, Ticket, scripts};
+
+/// A cut avoids escapes and characters of several bytes, and so may leave a little of the length.
+const LONG_SLACK: usize = 64;
 
 /// What was asked, in the order of the commands, and what was known without asking.
 #[derive(Clone, Debug, Default)]
@@ -379,7 +383,23 @@ impl Keys {
             (self.record_over(prefix, name.as_bytes(), record, kind), has)
         };
         let seen = Seen { what, size, record, ttl: ttl.as_int(), stored };
-        Some(Some(self.place_node(dir, name, prefix, seen, cx)))
+        let attr = self.place_node(dir, name, prefix, seen, cx);
+        if let Some(component) = place.full.as_ref().and_then(|full| full.strip_prefix(prefix)) {
+            self.remember_component(attr.ino, name, component);
+        }
+        Some(Some(attr))
+    }
+
+    /// Remembers what a name stands for, if it is a shortened one.
+    pub(super) fn remember_component(&mut self, ino: Ino, name: &Name, component: &[u8]) {
+        // Only what had to be cut is: such names are as long as a name can be, or nearly so.
+        let is_long = name.as_bytes().len() + LONG_SLACK > NAME_MAX;
+        if is_long
+            && matches!(self.options.naming.decode(name.as_bytes()), Reading::Shortened(_))
+            && let Some(node) = self.tree.get_mut(ino)
+        {
+            node.component = Some(Box::from(component));
+        }
     }
 
     /// The inode of a name that is there, made or brought up to date.

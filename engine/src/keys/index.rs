@@ -114,15 +114,15 @@ impl Index {
         self.dirs.get(dir).is_none_or(|count| *count <= own)
     }
 
-    pub(super) fn keys_below(&self, prefix: &[u8]) -> impl Iterator<Item = &[u8]> {
+    pub(super) fn keys_below(&self, prefix: &[u8]) -> impl Iterator<Item = &[u8]> + use<'_> {
         below(&self.keys, prefix)
     }
 
-    pub(super) fn sides_below(&self, prefix: &[u8]) -> impl Iterator<Item = &[u8]> {
+    pub(super) fn sides_below(&self, prefix: &[u8]) -> impl Iterator<Item = &[u8]> + use<'_> {
         below(&self.sides, prefix)
     }
 
-    pub(super) fn xattrs_below(&self, prefix: &[u8]) -> impl Iterator<Item = &[u8]> {
+    pub(super) fn xattrs_below(&self, prefix: &[u8]) -> impl Iterator<Item = &[u8]> + use<'_> {
         below(&self.xattrs, prefix)
     }
 
@@ -198,13 +198,13 @@ impl Index {
     }
 }
 
-fn below<'a>(set: &'a BTreeSet<Box<[u8]>>, prefix: &[u8]) -> impl Iterator<Item = &'a [u8]> {
+fn below<'a>(
+    set: &'a BTreeSet<Box<[u8]>>,
+    prefix: &[u8],
+) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    let keys = set.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded));
     let prefix = prefix.to_vec();
-    set.range::<[u8], _>((Bound::Included(prefix.as_slice()), Bound::Unbounded))
-        .map(|key| &**key)
-        .take_while(move |key| key.starts_with(&prefix))
-        .collect::<Vec<_>>()
-        .into_iter()
+    keys.map(|key| &**key).take_while(move |key| key.starts_with(&prefix))
 }
 
 #[cfg(test)]

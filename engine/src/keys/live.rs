@@ -62,6 +62,9 @@ pub(super) struct Live {
     /// Until when an invalidation of a key is most likely the echo of a write of ours. By key: all
     /// fields of a hash are told of as one.
     own: BTreeMap<Bytes, Mono>,
+    /// A directory is renamed stepwise: until then keys are not looked at anew, or the directory
+    /// would be seen to vanish key by key under those who have files open in it.
+    hold: Option<Mono>,
     next_heartbeat: Option<Mono>,
     next_scan: Option<Mono>,
     renames_checked: bool,
@@ -197,12 +200,17 @@ impl Live {
         self.versions.remove(prefix);
     }
 
+    /// Looks at no keys for as long as a step may take, or goes on to look at them.
+    pub(super) fn hold(&mut self, until: Option<Mono>) {
+        self.hold = until;
+    }
+
     pub(super) fn check_renames_again(&mut self) {
         self.renames_checked = false;
     }
 
     pub(super) fn due(&self) -> Option<Mono> {
-        [self.next_heartbeat, self.next_scan].into_iter().flatten().min()
+        [self.next_heartbeat, self.next_scan, self.hold].into_iter().flatten().min()
     }
 
     pub(super) fn progress(&self, indexed: usize) -> Progress {
@@ -415,6 +423,9 @@ impl Keys {
         if !self.live.attached {
             return None;
         }
+        if self.live.hold.is_some_and(|at| at <= cx.now.mono) {
+            self.live.hold = None;
+        }
         if self.live.next_scan.is_some_and(|at| at <= cx.now.mono) {
             self.live.next_scan = None;
             self.start_scan(cx);
@@ -469,7 +480,10 @@ impl Keys {
     }
 
     fn refresh_step(&mut self) -> Option<(Vec<Command>, Task)> {
-        if self.live.refreshing || (self.live.keys.is_empty() && self.live.sides.is_empty()) {
+        if self.live.hold.is_some()
+            || self.live.refreshing
+            || (self.live.keys.is_empty() && self.live.sides.is_empty())
+        {
             return None;
         }
         self.live.refreshing = true;

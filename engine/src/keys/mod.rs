@@ -62,8 +62,9 @@ const VALUE_LIMIT: u64 = 512 << 20;
 const ORPHAN_LEASE: Duration = Duration::from_secs(3600);
 /// For how long a commit is remembered, so that it is not applied twice.
 const TOKEN_LEASE: Duration = Duration::from_secs(600);
-/// Commits of one mount that can be remembered at a time.
-const TOKEN_SLOTS: u64 = 64;
+/// Commits of one mount that can be remembered at a time: as many as can be on their way (see
+/// `Config::max_ops`), or one that was applied would be applied again after a lost connection.
+const TOKEN_SLOTS: u64 = 4096;
 /// For how long after a write of ours an invalidation is taken for its echo.
 const ECHO_WINDOW: Duration = Duration::from_millis(200);
 
@@ -296,6 +297,11 @@ impl Layout for Keys {
     }
 
     fn forget(&mut self, ino: Ino) {
+        if let Some(node) = self.tree.get(ino)
+            && !self.long_fields.is_empty()
+        {
+            self.long_fields.remove(&(node.parent, node.name.clone()));
+        }
         self.tree.forget(ino);
     }
 
@@ -351,13 +357,13 @@ impl Layout for Keys {
 
     fn describe(&self, ino: Ino) -> String {
         match self.tree.path(ino) {
-            Some(names) => {
+            Some(nodes) => {
                 let mut path = String::from("/");
-                for (n, name) in names.iter().enumerate() {
+                for (n, node) in nodes.iter().enumerate() {
                     if n > 0 {
                         path.push('/');
                     }
-                    path.push_str(&alloc::format!("{name}"));
+                    path.push_str(&alloc::format!("{}", node.name));
                 }
                 path
             }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::id::Ino;
 use crate::op::Name;
 
-use super::name::Reading;
+use super::name::{NAME_MAX, Reading};
 use super::{Keys, RESERVED};
 
 /// The string key and the hash field that a name can stand for. See `scripts/place.lua`.
@@ -76,9 +76,14 @@ impl Keys {
     /// The prefix of the keys in a directory; `None` when the directory is gone.
     pub(super) fn dir_prefix(&self, dir: Ino) -> Option<Vec<u8>> {
         let mut prefix = self.options.prefix.clone();
-        for name in self.tree.path(dir)? {
-            let component = self.component(&prefix, name.as_bytes())?;
-            prefix.extend_from_slice(&component);
+        for node in self.tree.path(dir)? {
+            match &node.component {
+                Some(component) => prefix.extend_from_slice(component),
+                None => {
+                    let component = self.component(&prefix, node.name.as_bytes())?;
+                    prefix.extend_from_slice(&component);
+                }
+            }
             prefix.push(self.options.naming.delimiter());
         }
         Some(prefix)
@@ -101,11 +106,16 @@ impl Keys {
         let from = [prefix, start].concat();
         let keys = self.index.keys_below(&from);
         let sides = self.index.sides_below(&from);
+        let mut last: &[u8] = &[];
         keys.chain(sides)
             .map(|key| {
                 let rest = &key[prefix.len()..];
                 rest.split(|byte| *byte == naming.delimiter()).next().unwrap_or(rest)
             })
+            // Escapes make three bytes of one: what is shorter than this is never shortened.
+            .filter(|component| component.len() * 3 > NAME_MAX)
+            // Neighbours have their first components in common.
+            .filter(|component| core::mem::replace(&mut last, component) != *component)
             .find(|component| naming.encode_component(component) == name)
             .map(<[u8]>::to_vec)
     }
@@ -158,7 +168,10 @@ impl Keys {
             }),
             Reading::Shortened(short) => {
                 // As with any name it can be both, and both may be there.
-                let component = self.find_long(prefix, name.as_bytes(), &short.prefix);
+                let component = match self.tree.component(dir, name) {
+                    Some(component) => Some(component.to_vec()),
+                    None => self.find_long(prefix, name.as_bytes(), &short.prefix),
+                };
                 let field = self.long_fields.get(&(dir, name.clone()));
                 if component.is_none() && field.is_none() {
                     return None;

@@ -16,6 +16,7 @@ use crate::errno::Errno;
 use crate::id::{Ino, Lane, Token};
 use crate::layout::{Failure, Outcome, Step};
 use crate::op::{Kind, Name};
+use crate::time::Duration;
 
 use super::commit::Program;
 use super::place::{renames_key, side_key, xattr_key};
@@ -24,6 +25,9 @@ use super::{Keys, RESERVED, Ticket, scripts};
 
 /// Pairs of keys that one step of a large rename takes.
 const STEP_PAIRS: usize = 512;
+
+/// A step that takes longer than this no longer keeps keys from being looked at.
+const STEP_TIME: Duration = Duration::from_secs(5);
 
 /// A directory rename on its way.
 #[derive(Clone, Debug)]
@@ -120,6 +124,9 @@ impl Keys {
             stage,
         };
         self.live.own_keys(moving.keys(), cx.now.mono);
+        if moving.stage == Stage::Marked {
+            self.live.hold(Some(cx.now.mono.after(STEP_TIME)));
+        }
         let commands = alloc::vec![program.command(token, true)];
         Step::Work(Self::work(Lane::Meta, commands, Ticket::Tree(Box::new(moving))))
     }
@@ -202,6 +209,7 @@ impl Keys {
         replies: &[Reply],
         cx: &mut Cx<Redis>,
     ) -> Step<Self> {
+        self.live.hold(None);
         let reply = replies.first();
         if let Some(line) = reply.and_then(Reply::as_error) {
             return Step::Fail(self.refused(line, "renaming a directory"));
@@ -231,6 +239,7 @@ impl Keys {
             }
             Stage::Unmarked => return self.tree_renamed(moving, cx),
         }
+        self.live.hold(Some(cx.now.mono.after(STEP_TIME)));
         let next = &moving.pairs[moving.done..];
         let command = if next.is_empty() {
             moving.stage = Stage::Unmarked;

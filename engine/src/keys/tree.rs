@@ -4,6 +4,7 @@
 //! inode is first seen, so that it is the same after a remount, and stays with it through renames
 //! for as long as anybody remembers it.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::hash::{Hash, Hasher};
@@ -41,6 +42,8 @@ pub(super) struct Node {
     pub(super) what: What,
     /// As last seen.
     pub(super) attr: Attr,
+    /// What a shortened name stands for; to find it again is a walk over all that it could be.
+    pub(super) component: Option<Box<[u8]>>,
     /// Of a symlink.
     pub(super) target: Bytes,
     /// When the key expires.
@@ -197,6 +200,7 @@ impl Tree {
         if let Some(node) = self.nodes.get_mut(&ino) {
             node.parent = to_dir;
             node.name = to_name.clone();
+            node.component = None;
         }
         if let Some(dir) = self.nodes.get_mut(&to_dir) {
             dir.absent.remove(to_name);
@@ -233,20 +237,25 @@ impl Tree {
         }
     }
 
-    /// Names from the root to the inode; `None` when one of them is gone.
-    pub(super) fn path(&self, ino: Ino) -> Option<Vec<&Name>> {
-        let mut names = Vec::new();
+    /// What a shortened name in a directory stands for, if it was met before.
+    pub(super) fn component(&self, dir: Ino, name: &Name) -> Option<&[u8]> {
+        self.get(self.child(dir, name)?)?.component.as_deref()
+    }
+
+    /// The inodes from below the root to this one; `None` when one of them is gone.
+    pub(super) fn path(&self, ino: Ino) -> Option<Vec<&Node>> {
+        let mut nodes = Vec::new();
         let mut at = ino;
         while at != Ino::ROOT {
             let node = self.nodes.get(&at)?;
             if node.detached {
                 return None;
             }
-            names.push(&node.name);
+            nodes.push(node);
             at = node.parent;
         }
-        names.reverse();
-        Some(names)
+        nodes.reverse();
+        Some(nodes)
     }
 }
 
@@ -257,6 +266,7 @@ impl Node {
             name,
             what,
             attr,
+            component: None,
             target: Bytes::new(),
             expires: None,
             tainted: Epoch(0),

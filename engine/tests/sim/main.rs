@@ -4,6 +4,7 @@
 mod keyspace;
 mod listing;
 mod model;
+mod overlap;
 mod pinned;
 mod play;
 mod round_trips;

@@ -67,7 +67,7 @@ fn attributes_in_memory_last_for_the_session() {
 
 #[test]
 fn large_directories_are_renamed_step_by_step() {
-    with_options(3200..3210, true, |_| Options { tree_keys: 1, ..Options::default() });
+    with_options(3200..3215, true, |_| Options { tree_keys: 1, ..Options::default() });
 }
 
 #[test]

@@ -108,6 +108,9 @@ fn rsync_moves_nothing_the_second_time() {
     assert!(run(&sync).lines().count() > 100);
     assert_eq!(run(&sync), "", "the second moves nothing");
     assert_eq!(run(&format!("rsync -ac --itemize-changes '{tree}/' synced/")), "", "by contents");
+    if std::env::var_os(TREE).is_some() {
+        return;
+    }
     // One change is one change.
     run("echo y >> synced/odd/a; rm synced/odd/a.b");
     let third = run(&sync);

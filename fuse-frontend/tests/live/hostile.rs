@@ -15,7 +15,7 @@ use crate::shell::{LIMIT, run_within, shell};
 
 /// A million by hand: `DBMOUNT_LIVE_KEYS=1000000 cargo test --release --test live hostile`.
 const KEYS: &str = "DBMOUNT_LIVE_KEYS";
-const USUAL: usize = 4000;
+const USUAL: usize = 3000;
 
 /// What a key holds.
 #[derive(Clone, Debug)]

@@ -2,8 +2,9 @@
 -- ARGV: field, name, mode, wish, mtime, limit, then offset and data in turn.
 -- Mode 'w' writes into the value that is there; 'r' replaces it whole, or makes
 -- it, in one step for every reader. TTLs stay.
--- Returns {'ok', size, version of the side hash or -1}, {'gone'} when there is no
--- value to write into, {'collection'}, or {'big'}; nothing is written then.
+-- Returns {'ok', size, version of the side hash or -1, 's' or 'f' as the value is a
+-- string or a field}, {'gone'} when there is no value to write into, {'collection'},
+-- or {'big'}; nothing is written then.
 local p = place_at(KEYS[1], KEYS[2], ARGV[1])
 local side, name, mode = KEYS[3], ARGV[2], ARGV[3]
 local limit = tonumber(ARGV[6])
@@ -31,4 +32,4 @@ else
   put_value(p, what, value)
   size = #value
 end
-return { 'ok', size, mark_written(side, name, ARGV[5]) }
+return { 'ok', size, mark_written(side, name, ARGV[5]), what }

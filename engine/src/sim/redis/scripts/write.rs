@@ -40,7 +40,7 @@ pub(super) fn write(
     }
     // A string's own command checks for itself.
     let longest = ranges.iter().map(|(_, at, data)| at.saturating_add(data.len())).max();
-    let size = if &mode[..] == b"r" {
+    let (size, what) = if &mode[..] == b"r" {
         s.within_reach(longest.unwrap_or(0))?;
         let Some(what) = what.or_else(|| s.room(&place, wish)) else {
             return Ok(alone("collection"));
@@ -57,7 +57,7 @@ pub(super) fn write(
             }
         };
         s.put_value(&place, Some(what), &value)?;
-        count(value.len())
+        (count(value.len()), what)
     } else {
         match what {
             None => return Ok(alone("gone")),
@@ -67,21 +67,21 @@ pub(super) fn write(
                 for (offset, _, data) in ranges {
                     size = s.redis("SETRANGE", &[full, offset, data])?;
                 }
-                size
+                (size, What::String)
             }
-            Some(_) => {
+            Some(what) => {
                 s.within_reach(longest.unwrap_or(0))?;
                 let size = s.edit_field(&place, |value| {
                     for (_, at, data) in ranges {
                         value.write(at, data);
                     }
                 })?;
-                count(size)
+                (count(size), what)
             }
         }
     };
     let version = mark_written(s, side, name, mtime)?;
-    Ok(Reply::Array([text("ok"), size, Reply::Int(version)].into()))
+    Ok(Reply::Array([text("ok"), size, Reply::Int(version), letter(what)].into()))
 }
 
 /// `stage.lua`
@@ -98,17 +98,27 @@ pub(super) fn stage(
         s.redis("SET", &[stage, &Bytes::new(), &px, ms])?;
         return Ok(text("ok"));
     }
-    if s.number("EXISTS", &[stage])? == 1 {
-        s.redis("PEXPIRE", &[stage, ms])?;
-        return Ok(text("ok"));
+    let why = Bytes::from_static(b"why");
+    match s.typeof_key(Some(stage)) {
+        "none" => {}
+        "hash" => return s.redis("HGET", &[stage, &why]),
+        _ => {
+            s.redis("PEXPIRE", &[stage, ms])?;
+            return Ok(text("ok"));
+        }
     }
+    let refuse = |s: &mut ScriptContext<'_>, word: &'static str| {
+        s.redis("HSET", &[stage, &why, &Bytes::from_static(word.as_bytes())])?;
+        s.redis("PEXPIRE", &[stage, ms])?;
+        Ok(text(word))
+    };
     let Some(what) = s.resolve(&place).0.filter(|it| *it != What::Collection) else {
-        return Ok(text("gone"));
+        return refuse(s, "gone");
     };
     let value = s.value_of(&place, what)?;
     let length = parse_i64(length).ok_or_else(|| malformed("not a number"))?;
     if i64::try_from(value.len()).unwrap_or(i64::MAX) < length {
-        return Ok(text("lost"));
+        return refuse(s, "lost");
     }
     s.redis("SET", &[stage, &value, &px, ms])?;
     Ok(text("ok"))
@@ -123,15 +133,18 @@ pub(super) fn publish(
     let [stage, place @ .., side] = keys else { return Err(malformed("four keys")) };
     let place = Place::of_keys(place, args.first())?;
     let [_, name, wish, mtime] = args else { return Err(malformed("four arguments")) };
+    if s.typeof_key(Some(stage)) != "string" {
+        return Ok(alone("lost"));
+    }
     let Reply::Bulk(value) = s.redis("GET", &[stage])? else { return Ok(alone("lost")) };
     let what = s.resolve(&place).0.or_else(|| s.room(&place, wish));
-    if what.is_none() || what == Some(What::Collection) {
+    let Some(what) = what.filter(|what| *what != What::Collection) else {
         return Ok(alone("collection"));
-    }
-    s.put_value(&place, what, &value)?;
+    };
+    s.put_value(&place, Some(what), &value)?;
     s.redis("DEL", &[stage])?;
     let version = mark_written(s, side, name, mtime)?;
-    Ok(Reply::Array([text("ok"), count(value.len()), Reply::Int(version)].into()))
+    Ok(Reply::Array([text("ok"), count(value.len()), Reply::Int(version), letter(what)].into()))
 }
 
 /// The times of a file that was written, if it has a record; the version of the side hash.
@@ -154,6 +167,11 @@ fn mark_written(
     let record = patch(&record, &times)?;
     s.redis("HSET", &[side, name, &record])?;
     s.bump(side)
+}
+
+/// How the scripts call what a value is.
+fn letter(what: What) -> Reply {
+    text(if what == What::String { "s" } else { "f" })
 }
 
 /// An answer of one word.
