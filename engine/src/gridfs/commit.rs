@@ -220,8 +220,12 @@ impl GridFs {
                     }
                 }
                 Change::Exchange { a, b } => {
+                    let paths = (self.tree.filename(a.0, &a.1), self.tree.filename(b.0, &b.1));
                     self.renamed(a.2, (a.0, &a.1), (b.0, &b.1));
                     self.renamed(b.2, (b.0, &b.1), (a.0, &a.1));
+                    if let (Some(at_a), Some(at_b)) = paths {
+                        self.repath_exchanged((a.2, at_a), (b.2, at_b), token);
+                    }
                 }
                 Change::SetAttr { ino, patch } => {
                     if let Some(node) = self.tree.get_mut(*ino) {
@@ -277,6 +281,23 @@ impl GridFs {
         }
         if let Some(key) = self.foreign_key_of(to_dir, to_name) {
             self.foreign.remove(&key);
+        }
+    }
+
+    /// The `filename`s below two directories change places by way of a third prefix.
+    fn repath_exchanged(&mut self, a: (Ino, Vec<u8>), b: (Ino, Vec<u8>), token: Token) {
+        let is_dir = |ino| self.tree.get(ino).is_some_and(|node| node.attr.kind == Kind::Dir);
+        match (is_dir(a.0), is_dir(b.0)) {
+            (true, true) => {
+                let session = token.session;
+                let aside = alloc::format!(".exchange.{session:x}.{}", token.serial).into_bytes();
+                self.live.repath(a.0, a.1.clone(), aside.clone());
+                self.live.repath(b.0, b.1.clone(), a.1);
+                self.live.repath(a.0, aside, b.1);
+            }
+            (true, false) => self.live.repath(a.0, a.1, b.1),
+            (false, true) => self.live.repath(b.0, b.1, a.1),
+            (false, false) => {}
         }
     }
 
