@@ -29,6 +29,7 @@
 //! | `adopt.rs` | other programs' files made inodes |
 //! | `data.rs`, `write.rs` | chunks read and written |
 //! | `live.rs` | the change stream, leases, background work |
+//! | `live/sweep.rs` | what must go, and what crashes left behind |
 
 mod adopt;
 mod attach;
