@@ -70,6 +70,12 @@ pub trait Layout: Clone + Debug {
     /// Writes a file's dirty extents. Ends with [`Outcome::Wrote`].
     fn write(&mut self, ino: Ino, out: &WriteOut, cx: &mut Cx<Self::Backend>) -> Step<Self>;
 
+    /// The bytes in which a file is best read and cached, where the layout cuts its contents into
+    /// pieces of its own; else `Config::block_bytes`.
+    fn block_bytes(&self, _ino: Ino) -> Option<u32> {
+        None
+    }
+
     /// Nothing will be read or written through handles any more: what the server keeps for them
     /// only (the contents of an inode without names, what was written and not published) may go.
     /// The work is done by a later [`task`](Self::task).

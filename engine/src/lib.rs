@@ -24,6 +24,7 @@
 //! | [`engine`] | the machines that run operations: transactions, reads, write-back, listings |
 //! | [`layout`] | the seam between the two: how plans become commands and replies facts |
 //! | [`keys`] | the layout that shows a Redis keyspace as files |
+//! | [`gridfs`] | the layout that keeps files in a MongoDB GridFS bucket |
 //! | `sim` | simulated servers and a reference model (feature `sim`) |
 #![no_std]
 
@@ -36,6 +37,7 @@ pub mod decide;
 pub mod engine;
 pub mod errno;
 pub mod extents;
+pub mod gridfs;
 pub mod id;
 pub mod keys;
 pub mod layout;

@@ -21,6 +21,7 @@ pub mod invalidate;
 pub mod kernel;
 pub mod logging;
 pub mod machine;
+pub mod mongo;
 pub mod mountpoint;
 pub mod redis;
 pub mod reply;

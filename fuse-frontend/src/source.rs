@@ -7,8 +7,11 @@ use std::sync::Arc;
 use std::hash::{BuildHasher, Hasher};
 
 use dbmount_engine::Config;
+use dbmount_engine::backend::mongo::Concern;
 use dbmount_engine::engine::Engine;
+use dbmount_engine::gridfs::{self, GridFs};
 use dbmount_engine::keys::{self, name::Naming};
+use dbmount_transport_mongo::uri::{ConnectionString, WriteAck};
 use dbmount_transport_redis::{Endpoint, Secret};
 
 use crate::driver::Driver;
@@ -20,12 +23,15 @@ use crate::sim::SimTransport;
 pub enum Source {
     /// A Redis keyspace; the URL as given, with its credentials.
     Redis(String),
+    /// A GridFS bucket; the connection string as given, with its credentials.
+    Mongo(String),
     /// The keys layout over a simulated server in this process.
     MemKeys,
 }
 
 /// What to say when a source is not understood.
-const EXAMPLES: &str = "redis://127.0.0.1:6379/0, unix:///run/redis.sock?db=0, mem:keys";
+const EXAMPLES: &str = "redis://127.0.0.1:6379/0, unix:///run/redis.sock?db=0, \
+                        mongodb://127.0.0.1/db.bucket, mem:keys";
 
 impl Source {
     /// Understands a source.
@@ -50,9 +56,13 @@ impl Source {
             "rediss" => Err("rediss:// (TLS) is not there yet; use redis:// through a tunnel, \
                              or unix://"
                 .to_owned()),
-            "mongodb" | "mongodb+srv" => {
-                Err(format!("{scheme}:// (GridFS) is not there yet; examples: {EXAMPLES}"))
+            "mongodb" if !rest.starts_with("//") => {
+                Err(format!("{shown:?}: write mongodb:// with two slashes; examples: {EXAMPLES}"))
             }
+            "mongodb" => Ok(Source::Mongo(text.to_owned())),
+            "mongodb+srv" => Err("mongodb+srv:// is not there yet; name the hosts in a \
+                                  mongodb:// connection string"
+                .to_owned()),
             "mem" => match rest {
                 "" | "keys" => Ok(Source::MemKeys),
                 "gridfs" | "volume" => Err(format!("mem:{rest} is not there yet; use mem:keys")),
@@ -66,7 +76,7 @@ impl Source {
     #[must_use]
     pub fn has_secret(&self) -> bool {
         match self {
-            Source::Redis(url) => redact(url) != *url,
+            Source::Redis(url) | Source::Mongo(url) => redact(url) != *url,
             Source::MemKeys => false,
         }
     }
@@ -74,7 +84,7 @@ impl Source {
     /// Whether the source itself names a password.
     #[must_use]
     pub fn has_password(&self) -> bool {
-        let Source::Redis(url) = self else { return false };
+        let (Source::Redis(url) | Source::Mongo(url)) = self else { return false };
         let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
         let user = rest.rsplit_once('@').map_or("", |(user, _)| user);
         user.split_once(':').is_some_and(|(_, password)| !password.is_empty())
@@ -88,7 +98,7 @@ impl Source {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Source::Redis(url) => f.write_str(&redact(url)),
+            Source::Redis(url) | Source::Mongo(url) => f.write_str(&redact(url)),
             Source::MemKeys => f.write_str("mem:keys"),
         }
     }
@@ -221,6 +231,28 @@ impl Opener for Sources {
                 let driver = driver.map_err(|error| format!("{source}: {error}"))?;
                 serve.serve(driver)
             }
+            Source::Mongo(url) => {
+                let url = match &settings.password {
+                    Some(password) => with_password(url, password),
+                    None => url.clone(),
+                };
+                let uri =
+                    ConnectionString::parse(&url).map_err(|error| format!("{source}: {error}"))?;
+                for warning in &uri.warnings {
+                    tracing::warn!("{source}: {}: {}", warning.option, warning.why);
+                }
+                let options =
+                    settings.gridfs(&uri).map_err(|error| format!("{source}: {error}"))?;
+                let now = clock.now();
+                let layout = GridFs::new(options.clone(), now);
+                let engine = Engine::new(settings.config.clone(), layout, seed(), now);
+                let timeout = settings.config.op_timeout;
+                let driver = Driver::start(engine, clock, |driver| {
+                    crate::mongo::connect(&uri, &options, timeout, driver)
+                });
+                let driver = driver.map_err(|error| format!("{source}: {error}"))?;
+                serve.serve(driver)
+            }
             Source::MemKeys => {
                 let engine = keys_engine(settings, options, clock);
                 let server = crate::redis::SimRedis::new(clock.now());
@@ -236,9 +268,43 @@ impl Opener for Sources {
 
 fn keys_engine(settings: &Settings, options: keys::Options, clock: Clock) -> Engine<keys::Keys> {
     let now = clock.now();
-    // Every mount of a server must have a seed of its own: it is the mount's identity there.
-    let seed = std::hash::RandomState::new().build_hasher().finish();
-    Engine::new(settings.config.clone(), keys::Keys::new(options, now), seed, now)
+    Engine::new(settings.config.clone(), keys::Keys::new(options, now), seed(), now)
+}
+
+/// Every mount of a server must have a seed of its own: it is the mount's identity there.
+fn seed() -> u64 {
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
+/// A connection string with a password beside its user name.
+fn with_password(url: &str, password: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let Some((user, rest)) = rest.split_once('@') else { return url.to_owned() };
+    let user = user.split(':').next().unwrap_or_default();
+    let password =
+        percent_encoding::utf8_percent_encode(password, percent_encoding::NON_ALPHANUMERIC);
+    format!("{scheme}://{user}:{password}@{rest}")
+}
+
+impl Settings {
+    /// How a bucket is shown.
+    fn gridfs(&self, uri: &ConnectionString) -> Result<gridfs::Options, String> {
+        let Some((db, bucket)) = uri.namespace().filter(|(db, _)| !db.is_empty()) else {
+            return Err("name a database, and a bucket in it: mongodb://HOST/DB.BUCKET".to_owned());
+        };
+        let wanted = &uri.options.write_concern;
+        let durable = wanted.journal == Some(true) || matches!(wanted.w, Some(WriteAck::Mode(_)));
+        Ok(gridfs::Options {
+            concern: if durable { Concern::Durable } else { Concern::Acknowledged },
+            db: db.to_owned(),
+            bucket: bucket.unwrap_or("fs").to_owned(),
+            read_only: self.config.read_only,
+            uid: self.keys.uid,
+            gid: self.keys.gid,
+            umask: self.keys.umask,
+            ..gridfs::Options::default()
+        })
+    }
 }
 
 impl KeysOptions {
@@ -293,6 +359,7 @@ mod tests {
             ("mem:", Source::MemKeys),
             ("mem:keys", Source::MemKeys),
             ("redis://h/0", Source::Redis("redis://h/0".into())),
+            ("mongodb://h/db.b", Source::Mongo("mongodb://h/db.b".into())),
             ("unix:///run/r.sock?db=1", Source::Redis("unix:///run/r.sock?db=1".into())),
         ] {
             assert_eq!(Source::parse(text), Ok(want), "{text}");
@@ -309,7 +376,8 @@ mod tests {
             ("redis:h", "two slashes"),
             ("redis://h/0?volume=a", "not there yet"),
             ("rediss://h", "not there yet"),
-            ("mongodb://h/db.bucket", "not there yet"),
+            ("mongodb:h/db.bucket", "two slashes"),
+            ("mongodb+srv://h/db.bucket", "not there yet"),
             ("mem:gridfs", "not there yet"),
             ("mem:volume", "not there yet"),
             ("mem:x", "mem:keys"),

@@ -17,6 +17,8 @@ pub struct ChangeStream {
     /// Stages behind `$changeStream`: an array of documents.
     pipeline: Doc,
     batch: i32,
+    /// Updates come with the document as it is when the event is read.
+    look_up: bool,
     cursor: i64,
     /// Where to take up again.
     resume_token: Option<Doc>,
@@ -60,6 +62,7 @@ impl ChangeStream {
             collection: collection.map(str::to_owned),
             pipeline,
             batch: 0,
+            look_up: false,
             cursor: 0,
             resume_token: None,
             started_at: None,
@@ -70,6 +73,13 @@ impl ChangeStream {
     #[must_use]
     pub fn with_batch(mut self, batch: i32) -> ChangeStream {
         self.batch = batch;
+        self
+    }
+
+    /// Has the server add the document to each update, as it is by then (`updateLookup`).
+    #[must_use]
+    pub fn with_documents(mut self) -> ChangeStream {
+        self.look_up = true;
         self
     }
 
@@ -98,6 +108,9 @@ impl ChangeStream {
             }
             (None, None) => body,
         };
+        if self.look_up {
+            body.str("fullDocument", "updateLookup");
+        }
         body.end().end();
         for (i, stage) in self.pipeline.iter().enumerate() {
             body.value(&(i + 1).to_string(), &stage.value);

@@ -1,5 +1,7 @@
 //! What each kind of server is told and answers. Values only; the transports own the bytes.
 
+pub mod bson;
+pub mod mongo;
 pub mod redis;
 
 use core::fmt::Debug;

@@ -46,6 +46,8 @@ pub(super) struct File {
     durable: bool,
     waiters: Vec<OpId>,
     pub(super) blocks: BTreeMap<u64, Bytes>,
+    /// Bytes of a block, for as long as there are any; 0 before.
+    pub(super) block: u64,
     /// When blocks were kept last, by `Engine::blocks_kept`.
     pub(super) kept: u64,
     /// Until when the blocks may be believed.
@@ -428,7 +430,7 @@ impl<L: Layout> Engine<L> {
         file.staged = (!published).then_some(size);
         file.writes += 1;
         // Blocks that were read before this write are brought up to date or dropped.
-        let block = u64::from(self.cx.config.block_bytes);
+        let block = file.block.max(1);
         // The file has ended in the last ones; there may be zeros behind that now.
         let ends = |(n, data): &(&u64, &Bytes)| {
             data.len() < block as usize && **n * block + (data.len() as u64) < size

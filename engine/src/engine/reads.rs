@@ -21,7 +21,6 @@ impl<L: Layout> Engine<L> {
         if self.files.get(&ino).is_some_and(|file| file.blocks_until <= self.cx.now.mono) {
             self.drop_blocks(ino);
         }
-        let Some(op) = self.ops.get_mut(&id) else { return };
         let known = self.cx.facts.attr(ino, self.cx.now.mono).map(|attr| {
             use super::facts::Overlay;
             self.files.dress(attr).size
@@ -32,7 +31,7 @@ impl<L: Layout> Engine<L> {
             self.finish(id, Ok(Response::Data(Bytes::new())));
             return;
         }
-        let block = u64::from(self.cx.config.block_bytes);
+        let block = self.block_of(ino);
         let file = self.files.entry(ino).or_default();
         if file.hides_base() || file.covers(offset, end) {
             let end = if file.hides_base() { end.min(file.dirty_end()) } else { end };
@@ -52,6 +51,7 @@ impl<L: Layout> Engine<L> {
             self.finish(id, Ok(Response::Data(data)));
             return;
         }
+        let Some(op) = self.ops.get_mut(&id) else { return };
         let coming = (first..=last).any(|n| file.fetching.contains_key(&n));
         let whole = self.layout.reads_whole(ino);
         if !sequential && !coming && !whole && end - offset < block {
@@ -71,8 +71,18 @@ impl<L: Layout> Engine<L> {
         }
     }
 
+    /// Bytes of the file's blocks. What is cached or on its way keeps the size it was asked by.
+    fn block_of(&mut self, ino: Ino) -> u64 {
+        let told = self.layout.block_bytes(ino).unwrap_or(self.cx.config.block_bytes);
+        let file = self.files.entry(ino).or_default();
+        if file.block == 0 || (file.blocks.is_empty() && file.fetching.is_empty()) {
+            file.block = u64::from(told.max(1));
+        }
+        file.block
+    }
+
     fn read_ahead(&mut self, ino: Ino, from: u64, size: u64) {
-        let block = u64::from(self.cx.config.block_bytes);
+        let block = self.block_of(ino);
         if size == u64::MAX || self.layout.reads_whole(ino) {
             return;
         }
@@ -89,7 +99,7 @@ impl<L: Layout> Engine<L> {
 
     /// Fetches those of the blocks that are neither here nor on their way.
     fn fetch_blocks(&mut self, ino: Ino, from: u64, to: u64) {
-        let block = u64::from(self.cx.config.block_bytes);
+        let block = self.block_of(ino);
         let file = self.files.entry(ino).or_default();
         if self.layout.reads_whole(ino) && !file.fetching.is_empty() {
             // All of it is on its way.
@@ -145,8 +155,7 @@ impl<L: Layout> Engine<L> {
         let keep = !lease.is_zero();
         let Some(file) = self.files.get_mut(&ino) else { return };
         // What was written while the fetch was on its way may be missing from it.
-        let crossed = (first..first + count)
-            .any(|n| file.fetching.get(&n).is_some_and(|writes| *writes != file.writes));
+        let crossed = (first..first + count).any(|n| file.fetching.get(&n) != Some(&file.writes));
         for n in first..first + count {
             file.fetching.remove(&n);
         }
@@ -180,9 +189,9 @@ impl<L: Layout> Engine<L> {
     }
 
     fn reads_blocks(&self, id: OpId, first: u64, count: u64) -> bool {
-        let block = u64::from(self.cx.config.block_bytes);
         match self.ops.get(&id).map(|op| &op.request) {
-            Some(Request::Read { offset, size, .. }) => {
+            Some(Request::Read { ino, offset, size, .. }) => {
+                let block = self.files.get(ino).map_or(1, |file| file.block.max(1));
                 let end = offset + u64::from(*size);
                 offset / block < first + count && end > first * block
             }
@@ -197,13 +206,13 @@ impl<L: Layout> Engine<L> {
     }
 
     fn keep_blocks(&mut self, ino: Ino, first: u64, count: u64, data: &Data) {
-        let block = u64::from(self.cx.config.block_bytes);
+        let Some(file) = self.files.get_mut(&ino) else { return };
+        let block = file.block.max(1);
         let data_end = data.offset + data.bytes.len() as u64;
         // A layout may hand over more than was asked for; whole blocks of it are kept too.
         let last =
             if data.end { (first + count).max(data_end.div_ceil(block)) } else { first + count };
         let from = data.offset.div_ceil(block).min(first);
-        let Some(file) = self.files.get_mut(&ino) else { return };
         for n in from..last {
             let at = (n * block).clamp(data.offset, data_end);
             let to = ((n + 1) * block).clamp(data.offset, data_end);
@@ -288,8 +297,8 @@ impl<L: Layout> Engine<L> {
         if offset >= end {
             return Bytes::new();
         }
-        let block = u64::from(self.cx.config.block_bytes);
         let Some(file) = self.files.get(&ino) else { return Bytes::new() };
+        let block = file.block.max(1);
         // Even what is written behind the range reveals that there are zeros in it.
         let dirty = file.dirty_end() > offset;
         if !dirty && offset / block == (end - 1) / block {

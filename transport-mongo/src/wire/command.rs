@@ -101,6 +101,15 @@ impl Command {
     }
 }
 
+/// The engine's command as it stands; its write concern is the connection's to add, since a
+/// transaction states one only when it commits.
+impl From<dbmount_engine::backend::mongo::Command> for Command {
+    fn from(command: dbmount_engine::backend::mongo::Command) -> Command {
+        let (name, body, sequences) = command.into_parts();
+        Command { name, body, sequences, flags: Flags::NONE }
+    }
+}
+
 /// A cursor's batch inside a reply: `{cursor: {id, ns, firstBatch | nextBatch}}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CursorBatch {

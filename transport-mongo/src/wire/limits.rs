@@ -29,9 +29,7 @@ pub const MAX_BATCH: usize = 100_000;
 /// `BSONObjMaxInternalSize`): the command's own fields beside one full-sized document.
 pub const COMMAND_SLACK: usize = 16 * 1024;
 
-/// How deep documents and arrays may nest. A server stores at most 200 levels
-/// (`maxBSONDepth`); a reply wraps a stored document in a few more.
-pub const MAX_DEPTH: usize = 220;
+pub use dbmount_engine::backend::bson::MAX_DEPTH;
 
 impl Default for Limits {
     fn default() -> Limits {

@@ -2,8 +2,6 @@
 //!
 //! Source: the OP_MSG specification and the MongoDB wire protocol reference.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 
 use super::build::{Gather, Segments};
@@ -59,14 +57,7 @@ impl Flags {
     }
 }
 
-/// A document sequence (section kind 1) to send: how bulk payloads go out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sequence {
-    /// The command field it stands for: `documents`, `updates`, `deletes`.
-    pub name: Cow<'static, str>,
-    /// The documents.
-    pub docs: Vec<Segments>,
-}
+pub use dbmount_engine::backend::mongo::Sequence;
 
 /// A request to send.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,12 +1,12 @@
 //! BSON documents as they came off the wire: checked once, then read in place. Binary values
 //! are slices of the receive buffer, never copies.
 
-use std::fmt;
+use alloc::string::String;
+use core::fmt;
 
 use bytes::Bytes;
 
-use super::limits::MAX_DEPTH;
-use crate::error::PeerError;
+use super::{MAX_DEPTH, PeerError};
 
 /// A whole, well-formed BSON document or array inside a shared buffer.
 ///
@@ -166,7 +166,7 @@ impl Value<'_> {
             Value::Int32(n) => Some(i64::from(n)),
             Value::Int64(n) => Some(n),
             // The upper bound is exclusive: 2^63 itself does not fit.
-            Value::Double(d) if d.fract() == 0.0 && (-TWO_63..TWO_63).contains(&d) => {
+            Value::Double(d) if (-TWO_63..TWO_63).contains(&d) && (d as i64) as f64 == d => {
                 Some(d as i64)
             }
             _ => None,
@@ -195,7 +195,7 @@ impl Value<'_> {
     /// A string that is UTF-8.
     pub fn as_str(&self) -> Option<&str> {
         match self {
-            Value::Str(bytes) => std::str::from_utf8(bytes).ok(),
+            Value::Str(bytes) => core::str::from_utf8(bytes).ok(),
             _ => None,
         }
     }

@@ -1,11 +1,12 @@
 //! Writing BSON by hand into segments: heads are one growing buffer, large payloads stay where
 //! they are and go to `writev` as segments of their own.
 
+use alloc::vec::Vec;
+
 use bytes::Bytes;
 
 use super::doc::{Doc, Value, tag};
-use super::limits::MAX_DEPTH;
-use crate::error::Misuse;
+use super::{MAX_DEPTH, Malformed};
 
 /// Payloads shorter than this are copied into the head: one more iovec costs more than that.
 pub const INLINE_PAYLOAD: usize = 4096;
@@ -60,7 +61,7 @@ impl Segments {
 
 /// Builds segments: small pieces are gathered into one buffer, large ones are kept by reference.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Gather {
+pub struct Gather {
     /// The heads, back to back.
     buf: Vec<u8>,
     /// Where in `buf` each payload belongs.
@@ -70,15 +71,23 @@ pub(crate) struct Gather {
 }
 
 impl Gather {
-    pub(crate) fn len(&self) -> usize {
+    /// Bytes so far, payloads included.
+    pub fn len(&self) -> usize {
         self.buf.len() + self.payload
     }
 
-    pub(crate) fn copy(&mut self, bytes: &[u8]) {
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Adds a copy.
+    pub fn copy(&mut self, bytes: &[u8]) {
         self.buf.extend_from_slice(bytes);
     }
 
-    pub(crate) fn share(&mut self, bytes: Bytes) {
+    /// Adds a payload: by reference from [`INLINE_PAYLOAD`] bytes on.
+    pub fn share(&mut self, bytes: Bytes) {
         if bytes.len() < INLINE_PAYLOAD {
             self.copy(&bytes);
         } else {
@@ -87,11 +96,13 @@ impl Gather {
         }
     }
 
-    pub(crate) fn append(&mut self, segments: Segments) {
+    /// Adds what is gathered already.
+    pub fn append(&mut self, segments: Segments) {
         segments.parts.into_iter().for_each(|part| self.share(part));
     }
 
-    pub(crate) fn finish(self) -> Segments {
+    /// Everything, in order.
+    pub fn finish(self) -> Segments {
         let head = Bytes::from(self.buf);
         let mut out = Segments::default();
         let mut from = 0;
@@ -115,7 +126,7 @@ impl Gather {
 /// [`DocBuf::finish`], so that a call site stays one expression.
 ///
 /// ```
-/// use dbmount_transport_mongo::wire::build::DocBuf;
+/// use dbmount_engine::backend::bson::DocBuf;
 /// let mut doc = DocBuf::new();
 /// doc.str("filename", "a.txt").i64("length", 3).begin("metadata").bool("x", true).end();
 /// assert_eq!(doc.finish().unwrap().len(), 60);
@@ -126,7 +137,7 @@ pub struct DocBuf {
     /// For each open document: where its length stands in the heads, and how many payload bytes
     /// stood before it.
     open: Vec<(usize, usize)>,
-    wrong: Option<Misuse>,
+    wrong: Option<Malformed>,
 }
 
 impl Default for DocBuf {
@@ -276,7 +287,7 @@ impl DocBuf {
         if self.open.len() > 1 {
             self.close();
         } else {
-            self.wrong(Misuse::Unbalanced);
+            self.wrong(Malformed::Unbalanced);
         }
         self
     }
@@ -286,9 +297,9 @@ impl DocBuf {
     /// # Errors
     /// The first mistake made while writing, documents left open among them, and a length that
     /// no BSON document can state.
-    pub fn finish(mut self) -> Result<Segments, Misuse> {
+    pub fn finish(mut self) -> Result<Segments, Malformed> {
         if self.open.len() != 1 {
-            self.wrong(Misuse::Unbalanced);
+            self.wrong(Malformed::Unbalanced);
         }
         if let Some(wrong) = self.wrong {
             return Err(wrong);
@@ -296,7 +307,7 @@ impl DocBuf {
         self.close();
         let max = i32::MAX as usize;
         match self.out.len() {
-            size if size > max => Err(Misuse::DocumentTooLarge { size, max }),
+            size if size > max => Err(Malformed::TooLarge { size, max }),
             _ => Ok(self.out.finish()),
         }
     }
@@ -306,8 +317,8 @@ impl DocBuf {
     /// # Errors
     /// As [`DocBuf::finish`]; what is written through this type is well-formed otherwise, but
     /// values taken over from elsewhere are checked again.
-    pub fn finish_doc(self) -> Result<Doc, Misuse> {
-        Doc::parse(self.finish()?.concat()).map_err(|_| Misuse::TooDeep)
+    pub fn finish_doc(self) -> Result<Doc, Malformed> {
+        Doc::parse(self.finish()?.concat()).map_err(|_| Malformed::TooDeep)
     }
 
     fn fixed(&mut self, tag: u8, name: &str, value: &[u8]) -> &mut DocBuf {
@@ -318,7 +329,7 @@ impl DocBuf {
 
     fn name(&mut self, tag: u8, name: &str) {
         if name.as_bytes().contains(&0) {
-            self.wrong(Misuse::NulInName);
+            self.wrong(Malformed::NulInName);
         }
         self.out.copy(&[tag]);
         self.out.copy(name.as_bytes());
@@ -327,7 +338,7 @@ impl DocBuf {
 
     fn open_here(&mut self) {
         if self.open.len() >= MAX_DEPTH {
-            self.wrong(Misuse::TooDeep);
+            self.wrong(Malformed::TooDeep);
         }
         self.open.push((self.out.buf.len(), self.out.payload));
         self.out.copy(&[0; 4]);
@@ -341,7 +352,7 @@ impl DocBuf {
         }
     }
 
-    fn wrong(&mut self, wrong: Misuse) {
+    fn wrong(&mut self, wrong: Malformed) {
         self.wrong.get_or_insert(wrong);
     }
 }
@@ -349,6 +360,7 @@ impl DocBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
 
     #[test]
     fn a_large_payload_is_not_copied() {
@@ -380,13 +392,13 @@ mod tests {
     fn mistakes_are_reported_at_the_end() {
         let mut doc = DocBuf::new();
         doc.i32("a\0b", 1);
-        assert_eq!(doc.finish().unwrap_err(), Misuse::NulInName);
+        assert_eq!(doc.finish().unwrap_err(), Malformed::NulInName);
         let mut doc = DocBuf::new();
         doc.begin("open");
-        assert_eq!(doc.finish().unwrap_err(), Misuse::Unbalanced);
+        assert_eq!(doc.finish().unwrap_err(), Malformed::Unbalanced);
         let mut doc = DocBuf::new();
         doc.end();
-        assert_eq!(doc.finish().unwrap_err(), Misuse::Unbalanced);
+        assert_eq!(doc.finish().unwrap_err(), Malformed::Unbalanced);
         let mut doc = DocBuf::new();
         (0..MAX_DEPTH).for_each(|_| {
             doc.begin("d");
@@ -394,6 +406,6 @@ mod tests {
         (0..MAX_DEPTH).for_each(|_| {
             doc.end();
         });
-        assert_eq!(doc.finish().unwrap_err(), Misuse::TooDeep);
+        assert_eq!(doc.finish().unwrap_err(), Malformed::TooDeep);
     }
 }

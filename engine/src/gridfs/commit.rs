@@ -1,0 +1,312 @@
+//! Commits: adopt what is other programs', apply, judge by the replies, settle what is open, take
+//! back what came too late.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use crate::backend::mongo::{Mongo, Reply};
+use crate::contract::Mode;
+use crate::decide::{Change, Facts, Plan};
+use crate::engine::Cx;
+use crate::errno::Errno;
+use crate::id::{Ino, Lane, Token};
+use crate::layout::{Outcome, Step, Work};
+use crate::op::{Attr, Kind, Name};
+
+use super::adopt::Adopting;
+use super::document::{Id, Link, write_token};
+use super::lower::Program;
+use super::{GridFs, Ticket, ours};
+
+/// `DuplicateKey`: a name or number is taken.
+const DUPLICATE_KEY: i32 = 11_000;
+/// The label of errors after which a transaction may be run again, and what a server without
+/// labels says (`WriteConflict`, `NoSuchTransaction`).
+const TRANSIENT: &str = "TransientTransactionError";
+const CONFLICTS: [i32; 2] = [112, 251];
+
+/// A plan on its way to the server.
+#[derive(Clone, Debug)]
+pub struct Committing {
+    plan: Plan,
+    token: Token,
+    stage: Stage,
+}
+
+#[derive(Clone, Debug)]
+enum Stage {
+    /// Files of other programs are made inodes first.
+    Adopting(Adopting),
+    /// The program.
+    Running(Box<Program>),
+    /// The primary command did not change what it should have: because it did before, and its
+    /// reply was lost?
+    Settling(Box<Program>, Mode),
+    /// A check did not hold after the primary command had been applied.
+    Undoing,
+}
+
+impl GridFs {
+    pub(super) fn start_commit(
+        &mut self,
+        plan: &Plan,
+        token: Token,
+        cx: &mut Cx<Mongo>,
+    ) -> Step<Self> {
+        let plan = plan.clone();
+        let foreign = self.foreign_in(&plan);
+        if !foreign.is_empty() {
+            return match self.adopt(&foreign, token, cx) {
+                Ok((adopting, commands)) => {
+                    let stage = Stage::Adopting(adopting);
+                    self.go_on(Committing { plan, token, stage }, commands, Mode::Ordered)
+                }
+                Err(failure) => Step::Fail(failure),
+            };
+        }
+        self.run_plan(plan, token, cx)
+    }
+
+    fn run_plan(&mut self, plan: Plan, token: Token, cx: &mut Cx<Mongo>) -> Step<Self> {
+        // A length needs chunks changed first.
+        let resized = plan.changes.iter().find_map(|change| match change {
+            Change::SetAttr { ino, patch } => patch.size.map(|size| (*ino, size)),
+            _ => None,
+        });
+        if let Some((ino, size)) = resized {
+            return self.start_resize(ino, size, plan, token, cx);
+        }
+        for change in &plan.changes {
+            // Entries of other programs are not the server's to find.
+            if let Change::Unlink { ino, kind: Kind::Dir, .. } = change
+                && self.tree.key(*ino).is_some_and(|key| self.foreign.has_below(&key))
+            {
+                return Step::Done(Outcome::Conflict);
+            }
+        }
+        let Some(program) = self.lower(&plan, token, cx.now.wall) else {
+            return Step::Done(Outcome::Applied(Facts::new()));
+        };
+        let (commands, mode) = (program.commands.clone(), program.mode);
+        let stage = Stage::Running(Box::new(program));
+        self.go_on(Committing { plan, token, stage }, commands, mode)
+    }
+
+    fn go_on(
+        &self,
+        committing: Committing,
+        commands: Vec<crate::backend::mongo::Command>,
+        mode: Mode,
+    ) -> Step<Self> {
+        let ticket = Ticket::Commit(Box::new(committing));
+        Step::Work(Work { lane: Lane::Meta, mode, commands, ticket })
+    }
+
+    pub(super) fn committed(
+        &mut self,
+        committing: Committing,
+        replies: &[Reply],
+        cx: &mut Cx<Mongo>,
+    ) -> Step<Self> {
+        let Committing { plan, token, stage } = committing;
+        match stage {
+            Stage::Adopting(adopting) => match self.adopted(adopting, replies, cx) {
+                Ok(()) => self.run_plan(plan, token, cx),
+                Err(Some(failure)) => Step::Fail(failure),
+                Err(None) => Step::Done(Outcome::Conflict),
+            },
+            Stage::Running(program) => self.judge(plan, token, program, replies, cx),
+            Stage::Settling(program, mode) => {
+                let Some(reply) = replies.first() else { return Step::fail(Errno::EIO) };
+                if let Some(error) = reply.error() {
+                    return Step::Fail(self.refused(&error, "changing"));
+                }
+                if !reply.batch().0.is_empty() {
+                    return self.succeed(&plan, token, program.id.as_ref(), cx);
+                }
+                // Half of a replacing rename may have happened.
+                if program.count > 1 && mode == Mode::Ordered && !program.undo.is_empty() {
+                    let undo = program.undo.clone();
+                    let committing = Committing { plan, token, stage: Stage::Undoing };
+                    return self.go_on(committing, undo, Mode::Ordered);
+                }
+                Step::Done(Outcome::Conflict)
+            }
+            Stage::Undoing => Step::Done(Outcome::Conflict),
+        }
+    }
+
+    fn judge(
+        &mut self,
+        plan: Plan,
+        token: Token,
+        program: Box<Program>,
+        replies: &[Reply],
+        cx: &mut Cx<Mongo>,
+    ) -> Step<Self> {
+        for reply in replies {
+            let Some(error) = reply.error() else { continue };
+            if error.has_label(TRANSIENT) || CONFLICTS.contains(&error.code) {
+                return Step::Done(Outcome::Conflict);
+            }
+            if error.code != DUPLICATE_KEY {
+                return Step::Fail(self.refused(&error, "changing"));
+            }
+        }
+        let reply = replies.get(program.primary);
+        let applied = reply.is_some_and(|it| it.error().is_none() && it.count() == program.count);
+        let holds = |at: &usize| match replies.get(*at) {
+            Some(reply) if *at < program.primary => reply.batch().0.is_empty(),
+            Some(reply @ Reply::Doc(doc)) if doc.get("cursor").is_some() => {
+                reply.batch().0.is_empty()
+            }
+            Some(Reply::Doc(doc)) => doc.get("n").and_then(|n| n.as_i64()) == Some(1),
+            // Not asked, as one before it failed.
+            Some(Reply::Skipped) | None => false,
+        };
+        let checked = program.must.iter().all(holds);
+        if applied && checked {
+            return self.succeed(&plan, token, program.id.as_ref(), cx);
+        }
+        if applied && program.mode == Mode::Ordered {
+            let undo = program.undo.clone();
+            if !undo.is_empty() {
+                let committing = Committing { plan, token, stage: Stage::Undoing };
+                return self.go_on(committing, undo, Mode::Ordered);
+            }
+        }
+        if applied {
+            return Step::Done(Outcome::Conflict);
+        }
+        let find = self.find(1, |it| {
+            it.i64(&ours("ino"), program.ino.0 as i64);
+            write_token(&ours("w"), token, it);
+        });
+        let mode = program.mode;
+        let committing = Committing { plan, token, stage: Stage::Settling(program, mode) };
+        self.go_on(committing, alloc::vec![find], Mode::Ordered)
+    }
+
+    fn succeed(
+        &mut self,
+        plan: &Plan,
+        token: Token,
+        id: Option<&Id>,
+        cx: &mut Cx<Mongo>,
+    ) -> Step<Self> {
+        for change in &plan.changes {
+            match change {
+                Change::Create { dir, name, attr, target } => {
+                    self.created(*dir, name, attr, target.as_ref());
+                    if let Some(id) = id {
+                        self.tree.set_id(attr.ino, id);
+                    }
+                }
+                Change::Link { ino, dir, name } => {
+                    if let Some(node) = self.tree.get_mut(*ino) {
+                        node.links.push(Link { parent: *dir, name: name.clone() });
+                    }
+                }
+                Change::Unlink { dir, name, ino, last, held, .. } => {
+                    self.unlinked(*dir, name, *ino, *last, *held);
+                }
+                Change::Rename { dir, name, to_dir, to_name, ino, kind } => {
+                    let old = self.tree.filename(*dir, name);
+                    self.foreign_moved(*dir, name, *to_dir, to_name, *kind);
+                    self.renamed(*ino, (*dir, name), (*to_dir, to_name));
+                    let new = self.tree.filename(*to_dir, to_name);
+                    if let (Kind::Dir, Some(old), Some(new)) = (kind, old, new) {
+                        self.live.repath(*ino, old, new);
+                    }
+                }
+                Change::Exchange { a, b } => {
+                    let paths = (self.tree.filename(a.0, &a.1), self.tree.filename(b.0, &b.1));
+                    self.renamed(a.2, (a.0, &a.1), (b.0, &b.1));
+                    self.renamed(b.2, (b.0, &b.1), (a.0, &a.1));
+                    if let (Some(at_a), Some(at_b)) = paths {
+                        self.repath_exchanged((a.2, at_a), (b.2, at_b), token);
+                    }
+                }
+                Change::SetAttr { ino, patch } => {
+                    if let Some(node) = self.tree.get_mut(*ino) {
+                        patch.apply_to(&mut node.attr);
+                    }
+                }
+                Change::Touch { .. } | Change::Xattr { .. } => {}
+            }
+        }
+        self.live.wrote(token, cx.now.mono);
+        Step::Done(Outcome::Applied(Facts::new()))
+    }
+
+    fn created(&mut self, dir: Ino, name: &Name, attr: &Attr, target: Option<&bytes::Bytes>) {
+        let chunk = self.options.chunk_size;
+        let node = self.tree.node(dir, name, *attr);
+        node.content = Ok(super::document::Content { length: 0, chunk });
+        node.links = alloc::vec![Link { parent: dir, name: name.clone() }];
+        node.target = target.cloned().unwrap_or_default();
+    }
+
+    fn unlinked(&mut self, dir: Ino, name: &Name, ino: Ino, last: bool, held: bool) {
+        if let Some(key) = self.foreign_key_of(dir, name) {
+            self.foreign.remove(&key);
+        }
+        let Some(node) = self.tree.get_mut(ino) else { return };
+        node.links.retain(|link| link.parent != dir || link.name != *name);
+        if let Some(link) = node.links.first() {
+            (node.parent, node.name) = (link.parent, link.name.clone());
+        }
+        if !last {
+            return;
+        }
+        node.gone = true;
+        node.attr.nlink = 0;
+        let id: Option<Id> = node.id.clone();
+        if held {
+            self.live.hold(ino);
+        } else {
+            if let Some(id) = id {
+                self.live.reclaim(id);
+            }
+        }
+    }
+
+    /// Older revisions of a file that was adopted follow it.
+    fn foreign_moved(&mut self, dir: Ino, name: &Name, to_dir: Ino, to_name: &Name, kind: Kind) {
+        let Some(key) = self.foreign_key_of(dir, name) else { return };
+        let removed = self.foreign.remove(&key);
+        if kind == Kind::Dir || removed.is_some() {
+            // Where files below went, or revisions, shows when they are looked for again.
+            self.live.rescan_soon();
+        }
+        if let Some(key) = self.foreign_key_of(to_dir, to_name) {
+            self.foreign.remove(&key);
+        }
+    }
+
+    /// The `filename`s below two directories change places by way of a third prefix.
+    fn repath_exchanged(&mut self, a: (Ino, Vec<u8>), b: (Ino, Vec<u8>), token: Token) {
+        let is_dir = |ino| self.tree.get(ino).is_some_and(|node| node.attr.kind == Kind::Dir);
+        match (is_dir(a.0), is_dir(b.0)) {
+            (true, true) => {
+                let session = token.session;
+                let aside = alloc::format!(".exchange.{session:x}.{}", token.serial).into_bytes();
+                self.live.repath(a.0, a.1.clone(), aside.clone());
+                self.live.repath(b.0, b.1.clone(), a.1);
+                self.live.repath(a.0, aside, b.1);
+            }
+            (true, false) => self.live.repath(a.0, a.1, b.1),
+            (false, true) => self.live.repath(b.0, b.1, a.1),
+            (false, false) => {}
+        }
+    }
+
+    fn renamed(&mut self, ino: Ino, from: (Ino, &Name), to: (Ino, &Name)) {
+        let Some(node) = self.tree.get_mut(ino) else { return };
+        (node.parent, node.name) = (to.0, to.1.clone());
+        let moved = node.links.iter_mut().find(|it| it.parent == from.0 && it.name == *from.1);
+        if let Some(link) = moved {
+            *link = Link { parent: to.0, name: to.1.clone() };
+        }
+    }
+}
