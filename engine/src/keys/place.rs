@@ -168,11 +168,14 @@ impl Keys {
             }),
             Reading::Shortened(short) => {
                 // As with any name it can be both, and both may be there.
+                let field = self.long_fields.get(&(dir, name.clone()));
                 let component = match self.tree.component(dir, name) {
                     Some(component) => Some(component.to_vec()),
+                    // Listed as a field, it is one: a key of the same name would have been listed
+                    // in its place.
+                    None if short.explicit_field || field.is_some() => None,
                     None => self.find_long(prefix, name.as_bytes(), &short.prefix),
                 };
-                let field = self.long_fields.get(&(dir, name.clone()));
                 if component.is_none() && field.is_none() {
                     return None;
                 }
