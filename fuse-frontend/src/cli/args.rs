@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-const ABOUT: &str = "Mount a database as a filesystem: a Redis keyspace as files";
+const ABOUT: &str =
+    "Mount a database as a filesystem: a Redis keyspace as files, a GridFS bucket as a tree";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,6 +21,8 @@ const MOUNT_EXAMPLES: &str = "\
 Sources:
   redis://[USER:PASSWORD@]HOST[:PORT][/DB]   a Redis server over TCP
   unix:///PATH/TO/redis.sock[?db=DB]         a Redis server over a unix socket
+  mongodb://[USER:PASSWORD@]HOST[:PORT]/DB.BUCKET
+                                             a GridFS bucket (a preview)
   mem:keys                                   a simulated Redis in this process, gone at unmount
   mem:                                       the same as mem:keys for now (it will be a volume)
 
@@ -88,7 +91,8 @@ pub(super) enum Command {
 /// `dbmount mount`.
 #[derive(Clone, Debug, Args)]
 pub(super) struct MountArgs {
-    /// What to mount: `redis://HOST[:PORT][/DB]`, `unix:///PATH[?db=DB]`, `mem:`
+    /// What to mount: `redis://HOST[:PORT][/DB]`, `unix:///PATH[?db=DB]`,
+    /// `mongodb://HOST/DB.BUCKET`, `mem:`
     pub source: String,
     /// The directory to mount on
     #[arg(value_name = "DIR")]
