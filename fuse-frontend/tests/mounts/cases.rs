@@ -369,7 +369,7 @@ fn mistakes_are_said_in_one_line(place: &Place) {
     let file = file.to_str().unwrap();
     let table: [(&[&str], i32, &str); 14] = [
         (&["mount", "localhost", point], 2, "\"localhost\" is not a source; examples: redis://"),
-        (&["mount", "mongodb://h/d.b", point], 2, "mongodb:// (GridFS) is not there yet"),
+        (&["mount", "mongodb+srv://h/d.b", point], 2, "mongodb+srv:// is not there yet"),
         (&["mount", "-o", "bogus", "mem:", point], 2, "the mount option \"bogus\" is not known"),
         (&["mount", "mem:"], 2, "the following required arguments were not provided: <DIR>"),
         (&["mount", "--nonsense", "mem:", point], 2, "unexpected argument '--nonsense' found"),
