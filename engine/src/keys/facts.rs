@@ -385,13 +385,19 @@ impl Keys {
         let seen = Seen { what, size, record, ttl: ttl.as_int(), stored };
         let attr = self.place_node(dir, name, prefix, seen, cx);
         if let Some(component) = place.full.as_ref().and_then(|full| full.strip_prefix(prefix)) {
-            self.remember_component(attr.ino, name, component);
+            self.remember_component(attr.ino, prefix, name, component);
         }
         Some(Some(attr))
     }
 
     /// Remembers what a name stands for, if it is a shortened one.
-    pub(super) fn remember_component(&mut self, ino: Ino, name: &Name, component: &[u8]) {
+    pub(super) fn remember_component(
+        &mut self,
+        ino: Ino,
+        prefix: &[u8],
+        name: &Name,
+        component: &[u8],
+    ) {
         // Only what had to be cut is: such names are as long as a name can be, or nearly so.
         let is_long = name.as_bytes().len() + LONG_SLACK > NAME_MAX;
         if is_long
@@ -399,6 +405,8 @@ impl Keys {
             && let Some(node) = self.tree.get_mut(ino)
         {
             node.component = Some(Box::from(component));
+            // The inode may be forgotten before it is looked at.
+            self.long_names.get_mut().insert(prefix, name.as_bytes(), component);
         }
     }
 

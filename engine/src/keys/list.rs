@@ -460,7 +460,7 @@ impl Keys {
         let name = Name::from(self.options.naming.encode_component(component));
         let seen = Seen { what: What::Dir, size: 0, record, ttl: None, stored: has };
         let attr = self.place_node(page.dir, &name, &page.prefix, seen, cx);
-        self.remember_component(attr.ino, &name, component);
+        self.remember_component(attr.ino, &page.prefix, &name, component);
         entries.push(listed(name, attr, Cursor::Dirs(Some(component.to_vec()))));
     }
 
@@ -502,7 +502,7 @@ impl Keys {
         let record = self.record_over(&page.prefix, name.as_bytes(), stored, Kind::File);
         let seen = Seen { what, size, record, ttl, stored: has };
         let attr = self.place_node(page.dir, &name, &page.prefix, seen, cx);
-        self.remember_component(attr.ino, &name, component);
+        self.remember_component(attr.ino, &page.prefix, &name, component);
         entries.push(listed(name, attr, Cursor::Keys(Some(component.to_vec()))));
         None
     }

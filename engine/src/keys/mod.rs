@@ -84,6 +84,8 @@ pub struct Keys {
     value_limit: u64,
     /// Names of hash fields that are too long for a name, as they were listed.
     long_fields: alloc::collections::BTreeMap<(Ino, Name), (Vec<u8>, Vec<u8>)>,
+    /// What shortened names stand for; filled by looking, hence the cell.
+    long_names: core::cell::RefCell<place::LongNames>,
     /// Shown for what has no times.
     born: Wall,
     epoch: Epoch,
@@ -149,6 +151,7 @@ impl Keys {
             live: Live::default(),
             value_limit: VALUE_LIMIT,
             long_fields: alloc::collections::BTreeMap::new(),
+            long_names: core::cell::RefCell::default(),
             born,
             epoch: Epoch(1),
             options,

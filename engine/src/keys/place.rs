@@ -1,8 +1,11 @@
 //! Where the value of a name can be, and the reserved keys beside it.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
 
 use crate::id::Ino;
 use crate::op::Name;
@@ -72,6 +75,34 @@ pub(super) fn renames_key() -> Bytes {
     Bytes::from([RESERVED, b"r"].concat())
 }
 
+/// What shortened names stand for, as far as it was met. That never changes, so nothing here gets
+/// stale, and all of it may be dropped at any time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LongNames {
+    components: HashMap<Vec<u8>, Box<[u8]>, FxBuildHasher>,
+}
+
+impl LongNames {
+    /// So many are kept.
+    const MOST: usize = 1 << 18;
+
+    fn key(prefix: &[u8], name: &[u8]) -> Vec<u8> {
+        // No name holds a slash.
+        [prefix, b"/", name].concat()
+    }
+
+    fn get(&self, prefix: &[u8], name: &[u8]) -> Option<Vec<u8>> {
+        self.components.get(&Self::key(prefix, name)).map(|component| component.to_vec())
+    }
+
+    pub(super) fn insert(&mut self, prefix: &[u8], name: &[u8], component: &[u8]) {
+        if self.components.len() >= Self::MOST {
+            self.components.clear();
+        }
+        self.components.insert(Self::key(prefix, name), Box::from(component));
+    }
+}
+
 impl Keys {
     /// The prefix of the keys in a directory; `None` when the directory is gone.
     pub(super) fn dir_prefix(&self, dir: Ino) -> Option<Vec<u8>> {
@@ -102,22 +133,33 @@ impl Keys {
 
     /// The component below `prefix` whose name is shortened to `name`.
     fn find_long(&self, prefix: &[u8], name: &[u8], start: &[u8]) -> Option<Vec<u8>> {
+        if let Some(component) = self.long_names.borrow().get(prefix, name) {
+            return Some(component);
+        }
         let naming = self.options.naming;
         let from = [prefix, start].concat();
         let keys = self.index.keys_below(&from);
         let sides = self.index.sides_below(&from);
         let mut last: &[u8] = &[];
-        keys.chain(sides)
-            .map(|key| {
-                let rest = &key[prefix.len()..];
-                rest.split(|byte| *byte == naming.delimiter()).next().unwrap_or(rest)
-            })
+        let mut found = None;
+        let mut known = self.long_names.borrow_mut();
+        for key in keys.chain(sides) {
+            let rest = &key[prefix.len()..];
+            let component = rest.split(|byte| *byte == naming.delimiter()).next().unwrap_or(rest);
             // Escapes make three bytes of one: what is shorter than this is never shortened.
-            .filter(|component| component.len() * 3 > NAME_MAX)
             // Neighbours have their first components in common.
-            .filter(|component| core::mem::replace(&mut last, component) != *component)
-            .find(|component| naming.encode_component(component) == name)
-            .map(<[u8]>::to_vec)
+            if component.len() * 3 <= NAME_MAX || component == last {
+                continue;
+            }
+            last = component;
+            let encoded = naming.encode_component(component);
+            if encoded == name {
+                found = Some(component.to_vec());
+            }
+            // The others with this beginning are most likely asked for next.
+            known.insert(prefix, &encoded, component);
+        }
+        found
     }
 
     /// Where the value of `name` in `dir` can be. `None` when the directory is gone, or nothing
