@@ -27,7 +27,7 @@ pub struct Config {
     pub readahead_bytes: u32,
     /// Facts about names and inodes to remember beyond those the kernel holds.
     pub fact_entries: usize,
-    /// Commands a listing sends for one page.
+    /// Names, keys and directories a listing asks about for one page.
     pub listing_entries: usize,
     /// How often a commit is decided anew when others change what it stood on.
     pub max_conflicts: u32,

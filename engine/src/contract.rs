@@ -68,7 +68,8 @@ pub struct Batch<B: Backend> {
     pub lane: Lane,
     /// What the commands are to each other.
     pub mode: Mode,
-    /// After this the engine no longer waits.
+    /// When its caller stops waiting. The engine keeps that time itself; a transport may give up
+    /// then, and need not.
     pub deadline: Mono,
     /// At least one.
     pub commands: Vec<B::Command>,

@@ -255,6 +255,7 @@ pub struct WriteOut {
     /// Somebody waits for it (flush, fsync, close): it must be where others read it. Otherwise a
     /// layout may put it aside until then. Such a write may come without extents.
     pub publish: bool,
-    /// It must survive a crash of the server once acknowledged.
+    /// It must survive a crash of the server once acknowledged: an fsync waits for it. Said of the
+    /// first piece that is sent for the fsync, not of those before or after it.
     pub durable: bool,
 }

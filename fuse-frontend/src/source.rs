@@ -293,9 +293,11 @@ impl Settings {
             return Err("name a database, and a bucket in it: mongodb://HOST/DB.BUCKET".to_owned());
         };
         let wanted = &uri.options.write_concern;
-        let durable = wanted.journal == Some(true) || matches!(wanted.w, Some(WriteAck::Mode(_)));
+        // fsync covers what it sends itself; what went out before must be as safe already, unless
+        // the user asks for less.
+        let fast = wanted.journal != Some(true) && matches!(wanted.w, Some(WriteAck::Nodes(_)));
         Ok(gridfs::Options {
-            concern: if durable { Concern::Durable } else { Concern::Acknowledged },
+            concern: if fast { Concern::Acknowledged } else { Concern::Durable },
             db: db.to_owned(),
             bucket: bucket.unwrap_or("fs").to_owned(),
             read_only: self.config.read_only,

@@ -29,7 +29,8 @@ pub struct Options {
     /// Bits taken from the mode of what has no mode of its own.
     pub umask: u16,
     /// How safe a change must be before it is acknowledged. What is only acknowledged can be lost
-    /// when a primary crashes; what was written before an fsync is durable in any case.
+    /// when a primary crashes, and an fsync then answers only for what it sends itself: pieces that
+    /// went out before it are no safer than this.
     pub concern: Concern,
     /// Files of other programs that are shown, at most.
     pub foreign_files: usize,

@@ -99,7 +99,7 @@ pub(super) fn ask_name(prefix: &[u8], name: &[u8], place: &Place) -> Command {
 }
 
 impl Keys {
-    pub(super) fn start_fetch(&mut self, wants: &[Want], cx: &mut Cx<Redis>) -> Step<Self> {
+    pub(super) fn start_fetch(&mut self, wants: &[Want]) -> Step<Self> {
         let mut asked = Asked::default();
         let mut commands = Vec::new();
         for want in wants {
@@ -121,7 +121,6 @@ impl Keys {
         if commands.is_empty() {
             return Step::Done(Outcome::Facts(asked.known));
         }
-        let _ = cx;
         Step::Work(Self::work(Lane::Meta, commands, Ticket::Facts(asked)))
     }
 

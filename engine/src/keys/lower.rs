@@ -300,7 +300,7 @@ impl Keys {
             Change::Unlink { dir, name, ino, kind, held, .. } => {
                 let spot = self.spot(*dir, name)?;
                 if *kind == Kind::Dir {
-                    self.lower_rmdir(&spot, *ino, program);
+                    self.lower_rmdir(&spot, program);
                 } else {
                     self.lower_remove(&spot, *ino, *held, token, program)?;
                 }
@@ -391,9 +391,8 @@ impl Keys {
         }
     }
 
-    fn lower_rmdir(&self, spot: &Spot, ino: Ino, program: &mut Program) {
+    fn lower_rmdir(&self, spot: &Spot, program: &mut Program) {
         let Some(dir) = &spot.place.dir else { return };
-        let _ = ino;
         let side = program.side(dir);
         let x = program.key(Some(xattr_key(dir, b"")));
         program.changes.extend([word("unmark"), side, x]);

@@ -54,7 +54,7 @@ use crate::time::{Duration, Mono, Now, Wall};
 use index::Index;
 pub use list::Cursor;
 use live::Live;
-pub use options::{Attrs, BadOption, Options};
+pub use options::{Attrs, Options};
 use record::{Memory, Record};
 use tree::{Tree, What};
 
@@ -263,8 +263,8 @@ impl Layout for Keys {
         self.start_detach(cx)
     }
 
-    fn fetch(&mut self, wants: &[Want], cx: &mut Cx<Redis>) -> Step<Self> {
-        self.start_fetch(wants, cx)
+    fn fetch(&mut self, wants: &[Want], _cx: &mut Cx<Redis>) -> Step<Self> {
+        self.start_fetch(wants)
     }
 
     fn commit(&mut self, plan: &Plan, token: Token, cx: &mut Cx<Redis>) -> Step<Self> {

@@ -1,6 +1,5 @@
 //! What a user may choose about a keys mount.
 
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::name::Naming;
@@ -106,10 +105,6 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
     }
     pattern[p..].iter().all(|byte| *byte == b'*')
 }
-
-/// Words for an error about an option.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadOption(pub String);
 
 #[cfg(test)]
 mod tests {
