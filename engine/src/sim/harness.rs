@@ -7,30 +7,38 @@
 //! engine relies on: each request is answered once and in time, due timers fire, nothing runs on
 //! for ever. It is plain data, so a test may clone it and look around in the copy.
 
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | `site.rs` | what a world is made of: a layout and its server |
+//! | `keyspace.rs` | the keys layout over the simulated Redis |
+//! | `net.rs` | lanes, which break and stand still |
+//! | `kernel.rs` | paths, references and caches of the kernel before a mount |
+//! | `programs.rs` | system calls as the requests that the kernel makes of them |
+
 mod kernel;
+mod keyspace;
 mod net;
 mod programs;
+mod site;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use bytes::Bytes;
-
-use crate::backend::redis::{Command, Redis, Reply};
 use crate::config::Config;
 use crate::contract::{Batch, Input, Notice, Output};
 use crate::engine::Engine;
 use crate::errno::Errno;
 use crate::id::{Lane, OpId};
-use crate::keys::{Keys, Options, RESERVED};
 use crate::op::{Request, Response};
 use crate::sim::generate::Random;
-use crate::sim::redis::{ClientId, Server};
 use crate::time::{Duration, Mono, Now, Wall};
 
 use kernel::Kernel;
 pub use kernel::{CALLER, Fs};
+pub use keyspace::Keyspace;
 use net::Wire;
+pub use site::{BackendOf, ClientId, CommandOf, ReplyOf, Server, Site};
 
 /// Steps after which something is taken to go on for ever.
 const STEPS: usize = 200_000;
@@ -62,41 +70,41 @@ impl Weather {
 
 /// How a mount is made.
 #[derive(Clone, Debug)]
-pub struct Setup {
+pub struct Setup<S: Site> {
     /// Of the engine.
     pub config: Config,
     /// Of the layout.
-    pub options: Options,
+    pub options: S::Options,
     /// The server tells of changes.
     pub tracking: bool,
     /// The kernel in front of the mount believes what it was told for as long as it was told.
     pub kernel_caches: bool,
 }
 
-impl Default for Setup {
+impl<S: Site> Default for Setup<S> {
     fn default() -> Self {
-        let options = Options { uid: CALLER.uid, gid: CALLER.gid, ..Options::default() };
-        Setup { config: Config::default(), options, tracking: true, kernel_caches: false }
+        let (config, options) = (Config::default(), S::options());
+        Setup { config, options, tracking: true, kernel_caches: false }
     }
 }
 
 /// One server, its mounts, and the time.
 #[derive(Clone, Debug)]
-pub struct World {
-    server: Server,
+pub struct World<S: Site> {
+    server: S::Server,
     now: Now,
     weather: Weather,
     random: Random,
-    mounts: Vec<Mount>,
+    mounts: Vec<Mount<S>>,
     clients: u64,
 }
 
 /// One engine, the kernel before it and the connections behind it.
 #[derive(Clone, Debug)]
-struct Mount {
-    setup: Setup,
-    engine: Engine<Keys>,
-    wires: BTreeMap<Lane, Wire>,
+struct Mount<S: Site> {
+    setup: Setup<S>,
+    engine: Engine<S::Layout>,
+    wires: BTreeMap<Lane, Wire<BackendOf<S>>>,
     kernel: Kernel,
     next_op: u64,
     /// Requests that were not answered yet, with the time by which they must be.
@@ -105,7 +113,7 @@ struct Mount {
     notices: Vec<Notice>,
     batches: u64,
     /// The batches of the last request, for messages.
-    sent: Vec<Batch<Redis>>,
+    sent: Vec<Batch<BackendOf<S>>>,
     /// How many of these its answer took.
     took: usize,
     /// It dies after so many further steps; at 0 it is dead and answers nothing.
@@ -125,13 +133,13 @@ enum Event {
     Up(usize, Lane),
 }
 
-impl World {
+impl<S: Site> World<S> {
     /// An empty server that nobody has mounted.
     #[must_use]
-    pub fn new(seed: u64, weather: Weather) -> World {
+    pub fn new(seed: u64, weather: Weather) -> Self {
         let now = Now { mono: Mono(1_000_000_000), wall: Wall(0) };
         World {
-            server: Server::new(now),
+            server: S::server(now),
             now,
             weather,
             random: Random(seed),
@@ -141,7 +149,7 @@ impl World {
     }
 
     /// Mounts the server once more. Mounts are numbered from 0.
-    pub fn mount(&mut self, setup: &Setup) -> usize {
+    pub fn mount(&mut self, setup: &Setup<S>) -> usize {
         let engine = self.engine(setup);
         let at = self.mounts.len();
         self.mounts.push(Mount {
@@ -162,8 +170,8 @@ impl World {
         at
     }
 
-    fn engine(&mut self, setup: &Setup) -> Engine<Keys> {
-        let layout = Keys::new(setup.options.clone(), self.now);
+    fn engine(&mut self, setup: &Setup<S>) -> Engine<S::Layout> {
+        let layout = S::layout(&setup.options, self.now);
         Engine::new(setup.config.clone(), layout, self.random.next(), self.now)
     }
 
@@ -218,19 +226,19 @@ impl World {
     // ---- looking
 
     /// The mount as programs use it.
-    pub fn fs(&mut self, at: usize) -> Fs<'_> {
+    pub fn fs(&mut self, at: usize) -> Fs<'_, S> {
         Fs::new(self, at)
     }
 
     /// The server, for tests to look into.
     #[must_use]
-    pub fn server(&self) -> &Server {
+    pub fn server(&self) -> &S::Server {
         &self.server
     }
 
     /// The engine of a mount.
     #[must_use]
-    pub fn engine_of(&self, at: usize) -> &Engine<Keys> {
+    pub fn engine_of(&self, at: usize) -> &Engine<S::Layout> {
         &self.mounts[at].engine
     }
 
@@ -248,7 +256,7 @@ impl World {
 
     /// The batches that a mount has sent from its last request until that was answered.
     #[must_use]
-    pub fn last_batches(&self, at: usize) -> &[Batch<Redis>] {
+    pub fn last_batches(&self, at: usize) -> &[Batch<BackendOf<S>>] {
         &self.mounts[at].sent[..self.mounts[at].took]
     }
 
@@ -259,15 +267,10 @@ impl World {
     }
 
     /// Other programs' part: a command on a connection of its own.
-    pub fn command(&mut self, command: &Command) -> Reply {
-        let reply = self.server.execute(self.now, FOREIGN, command);
+    pub fn command(&mut self, command: &CommandOf<S>) -> ReplyOf<S> {
+        let reply = self.server.command(self.now, FOREIGN, command);
         self.collect_pushes();
         reply
-    }
-
-    /// As [`command`](Self::command), from words.
-    pub fn redis<A: Into<Bytes>>(&mut self, words: impl IntoIterator<Item = A>) -> Reply {
-        self.command(&Command::plain(words))
     }
 
     // ---- time
@@ -460,7 +463,7 @@ impl World {
     }
 
     /// Hands an engine an input and takes what it wants.
-    fn input(&mut self, at: usize, input: Input<Redis>) {
+    fn input(&mut self, at: usize, input: Input<BackendOf<S>>) {
         let now = self.now;
         let mount = &mut self.mounts[at];
         mount.engine.handle(now, input);
@@ -487,19 +490,5 @@ impl World {
                 Output::Abandon(_) => {}
             }
         }
-    }
-}
-
-impl World {
-    /// The prefixes a mount wants to hear of, as the frontend chooses them.
-    fn tracking(options: &Options) -> Command {
-        let mut words = Vec::from(["CLIENT", "TRACKING", "ON", "BCAST"].map(Bytes::from));
-        if !options.prefix.is_empty() {
-            let prefix = Bytes::from(options.clone().normalised().prefix);
-            for prefix in [prefix, Bytes::from_static(RESERVED)] {
-                words.extend([Bytes::from_static(b"PREFIX"), prefix]);
-            }
-        }
-        Command::plain(words)
     }
 }

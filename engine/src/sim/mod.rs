@@ -1,4 +1,5 @@
-//! Simulated servers, a reference model of a filesystem, and a generator of operations.
+//! Simulated servers, a reference model of a filesystem, a generator of operations, and plays in
+//! which all of them meet.
 //!
 //! The servers execute the same commands the transports would send and are plain data: cloned,
 //! printed and stepped like the engine itself.
@@ -7,4 +8,5 @@ pub mod generate;
 pub mod harness;
 pub mod model;
 pub mod ops;
+pub mod play;
 pub mod redis;

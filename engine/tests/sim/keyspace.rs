@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use dbmount_engine::backend::redis::Reply;
 use dbmount_engine::keys::{Options, RESERVED};
-use dbmount_engine::sim::harness::World;
 use dbmount_engine::sim::ops::{Path, Summary};
 use dbmount_engine::{Kind, Name};
+
+use crate::check::World;
 
 /// What is compared of a file: its kind, and its contents or target.
 pub(crate) type Shown = BTreeMap<Path, (Kind, Vec<u8>)>;

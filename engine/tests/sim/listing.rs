@@ -7,8 +7,10 @@ use dbmount_engine::config::Config;
 use dbmount_engine::id::Fh;
 use dbmount_engine::op::DirEntry;
 use dbmount_engine::sim::generate::Random;
-use dbmount_engine::sim::harness::{CALLER, Setup, Weather, World};
+use dbmount_engine::sim::harness::{CALLER, Weather};
 use dbmount_engine::{Ino, Name, Request, Response};
+
+use crate::check::{Setup, World};
 
 /// Room for one entry with the longest name, and for few with short ones.
 const SMALL: u32 = 512;

@@ -1,12 +1,12 @@
 //! The engine over the simulated Redis: held to the reference model, to the keyspace, and to its
 //! word about round trips.
 
+mod check;
 mod keyspace;
 mod listing;
 mod model;
 mod overlap;
 mod pinned;
-mod play;
 mod round_trips;
 mod shared;
 mod storm;

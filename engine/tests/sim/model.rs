@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use dbmount_engine::keys::name::Naming;
 use dbmount_engine::keys::{Attrs, Options};
-use dbmount_engine::sim::harness::{Setup, Weather, World};
+use dbmount_engine::sim::harness::Weather;
 use dbmount_engine::sim::ops::{Executor, How, Op, Outcome, Path, Slot};
+use dbmount_engine::sim::play::{against_model, interspersed, operations};
 use dbmount_engine::{Name, Wall};
 
-use crate::play::{Stage, Step, against_model, check, interspersed, operations};
+use crate::check::{Setup, Stage, Step, World, check};
 
 #[test]
 fn a_mount_is_the_model() {

@@ -6,8 +6,10 @@ use bytes::Bytes;
 use dbmount_engine::backend::redis::Reply;
 use dbmount_engine::config::Config;
 use dbmount_engine::op::{OpenFlags, RenameMode};
-use dbmount_engine::sim::harness::{CALLER, Setup, Weather, World};
+use dbmount_engine::sim::harness::{CALLER, Weather};
 use dbmount_engine::{Errno, Fh, Ino, OpId, Request, Response};
+
+use crate::check::{Setup, World};
 
 const WRITE: OpenFlags =
     OpenFlags { write: true, truncate: false, append: false, exclusive: false };

@@ -5,11 +5,12 @@ use std::time::Duration;
 use dbmount_engine::backend::redis::Command;
 use dbmount_engine::keys::Attrs;
 use dbmount_engine::op::{RenameMode, XattrMode};
-use dbmount_engine::sim::harness::{Setup, Weather};
+use dbmount_engine::sim::harness::Weather;
 use dbmount_engine::sim::ops::{How, Op, Path, Slot};
+use dbmount_engine::sim::play::{against_model, as_one};
 
-use crate::play::{Stage, Step, against_model, check};
-use crate::shared::{as_one, as_the_keys};
+use crate::check::{Setup, Stage, Step, check};
+use crate::shared::as_the_keys;
 
 fn stage() -> Stage {
     Stage { every: 1, aside: true, ..Stage::new(1, Weather::CALM) }
@@ -174,7 +175,7 @@ fn a_mode_goes_with_its_record_when_another_mount_replaces_the_file() {
 #[test]
 fn the_empty_key_is_a_key() {
     for words in [vec!["HSET", "", "b", "1"], vec!["LPUSH", "", "x"], vec!["SET", "", "x"]] {
-        let steps = vec![Step::Redis(Command::plain(words)), Step::Look];
+        let steps = vec![Step::Foreign(Command::plain(words)), Step::Look];
         check(&stage(), steps, as_the_keys);
     }
 }
@@ -185,7 +186,7 @@ fn nothing_is_left_after_a_flushdb() {
     for seed in 0..40 {
         let stage = Stage { seed, weather: Weather::BREEZE, ..stage() };
         let mut steps: Vec<Step> = ["a", "b", "c", "b/d"].map(|it| Step::Run(0, mkdir(it))).into();
-        steps.extend([Step::Redis(Command::plain(["FLUSHDB"])), Step::Look]);
+        steps.extend([Step::Foreign(Command::plain(["FLUSHDB"])), Step::Look]);
         check(&stage, steps, as_the_keys);
     }
 }

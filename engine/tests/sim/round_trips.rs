@@ -6,8 +6,10 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use dbmount_engine::id::Fh;
 use dbmount_engine::op::{OpenFlags, RenameMode, SetAttr, XattrMode};
-use dbmount_engine::sim::harness::{CALLER, Setup, Weather, World};
+use dbmount_engine::sim::harness::{CALLER, Weather};
 use dbmount_engine::{Ino, Kind, Name, Request, Response};
+
+use crate::check::{Setup, World};
 
 const TABLE: &str = include_str!("../../src/engine/round_trips.md");
 

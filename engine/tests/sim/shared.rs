@@ -8,21 +8,15 @@ use dbmount_engine::backend::redis::Command;
 use dbmount_engine::keys::name::Naming;
 use dbmount_engine::keys::{Attrs, Options};
 use dbmount_engine::sim::generate::Random;
-use dbmount_engine::sim::harness::{CALLER, Setup, Weather};
-use dbmount_engine::sim::ops::{Executor, tree_difference};
+use dbmount_engine::sim::harness::{CALLER, Weather};
+use dbmount_engine::sim::ops::Executor;
+use dbmount_engine::sim::play::{as_one, end, turns};
 
+use crate::check::{Stage, Step, check};
 use crate::keyspace::{difference, implied, shown};
-use crate::play::{Stage, Step, check, end, timeless, turns};
 
 fn stage(seed: u64, mounts: usize) -> Stage {
-    let mut stage = Stage::new(seed, Weather::BREEZE);
-    let setup = stage.setups[0].clone();
-    let other = |n: usize| Setup {
-        kernel_caches: setup.kernel_caches != n.is_multiple_of(2),
-        ..setup.clone()
-    };
-    stage.setups = (0..mounts).map(other).collect();
-    stage
+    Stage::new(seed, Weather::BREEZE).shared(mounts)
 }
 
 #[test]
@@ -31,30 +25,6 @@ fn two_mounts_are_one_filesystem() {
         let stage = stage(seed, 2);
         check(&stage, turns(&stage, 120, |_| None), as_one);
     }
-}
-
-/// Every mount shows the model whenever all has come to rest.
-pub(crate) fn as_one(stage: &Stage, steps: &[Step]) -> Option<String> {
-    let (mut world, mut model) = (stage.world(), stage.model());
-    for (n, step) in steps.iter().enumerate() {
-        match step {
-            Step::Run(at, op) => {
-                model.apply(op, Wall(n as i64));
-                let _ = world.fs(*at).run(op, Wall(n as i64));
-            }
-            _ => {
-                let mut should = model.tree();
-                timeless(&mut should);
-                for at in 0..world.mounts() {
-                    world.settle();
-                    if let Some(why) = tree_difference(&should, &world.fs(at).tree()) {
-                        return Some(format!("step {n}, mount {at}: {why}"));
-                    }
-                }
-            }
-        }
-    }
-    end(&mut world)
 }
 
 /// What other programs do to keys that a mount shows, and to others.
@@ -107,7 +77,7 @@ fn foreign(random: &mut Random) -> Option<Step> {
         24 => return Some(Step::Sleep(Duration::from_millis(100))),
         _ => return None,
     };
-    Some(Step::Redis(Command::plain(words)))
+    Some(Step::Foreign(Command::plain(words)))
 }
 
 /// Every mount shows what the keys imply whenever all has come to rest.
@@ -118,7 +88,7 @@ pub(crate) fn as_the_keys(stage: &Stage, steps: &[Step]) -> Option<String> {
             Step::Run(at, op) => {
                 let _ = world.fs(*at).run(op, Wall(1_000_000_000 + n as i64));
             }
-            Step::Redis(command) => {
+            Step::Foreign(command) => {
                 world.command(command);
             }
             Step::Sleep(time) => world.sleep(*time),

@@ -12,6 +12,7 @@ use crate::sim::ops::{Outcome, Path, Reply, Slot};
 use crate::time::{Duration, Mono};
 
 use super::World;
+use super::site::Site;
 
 /// Who asks, in all requests: the owner of what has no record, with [`super::Setup`]'s defaults.
 pub const CALLER: Caller = Caller { uid: 1000, gid: 1000, pid: 1 };
@@ -100,13 +101,13 @@ impl Kernel {
 
 /// A mount of a [`World`] as programs use it.
 #[derive(Debug)]
-pub struct Fs<'a> {
-    pub(super) world: &'a mut World,
+pub struct Fs<'a, S: Site> {
+    pub(super) world: &'a mut World<S>,
     pub(super) at: usize,
 }
 
-impl<'a> Fs<'a> {
-    pub(super) fn new(world: &'a mut World, at: usize) -> Self {
+impl<'a, S: Site> Fs<'a, S> {
+    pub(super) fn new(world: &'a mut World<S>, at: usize) -> Self {
         Fs { world, at }
     }
 

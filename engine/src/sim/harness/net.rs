@@ -4,31 +4,44 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::backend::redis::{Push, Redis, Reply};
+use crate::backend::Backend;
 use crate::contract::{Batch, Fault, Input, Link, Mode};
 use crate::id::{BatchId, Lane};
-use crate::sim::redis::ClientId;
 use crate::time::{Duration, Mono};
 
 use super::World;
+use super::site::{BackendOf, ClientId, Server, Site};
 
 /// The connection of a lane.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Wire {
+#[derive(Clone, Debug)]
+pub(super) struct Wire<B: Backend> {
     client: Option<ClientId>,
     /// It is down until then.
     pub(super) back_at: Option<Mono>,
     /// Nothing moves on it until then.
     pub(super) still_until: Mono,
     /// Sent, and not executed yet.
-    pub(super) batches: VecDeque<Batch<Redis>>,
+    pub(super) batches: VecDeque<Batch<B>>,
     /// Executed, and not heard of yet.
-    pub(super) replies: VecDeque<(BatchId, Vec<Reply>)>,
-    pub(super) pushes: VecDeque<Push>,
+    pub(super) replies: VecDeque<(BatchId, Vec<B::Reply>)>,
+    pub(super) pushes: VecDeque<B::Push>,
 }
 
-impl World {
-    pub(super) fn wire(&mut self, at: usize, lane: Lane) -> &mut Wire {
+impl<B: Backend> Default for Wire<B> {
+    fn default() -> Self {
+        Wire {
+            client: None,
+            back_at: None,
+            still_until: Mono::default(),
+            batches: VecDeque::new(),
+            replies: VecDeque::new(),
+            pushes: VecDeque::new(),
+        }
+    }
+}
+
+impl<S: Site> World<S> {
+    pub(super) fn wire(&mut self, at: usize, lane: Lane) -> &mut Wire<BackendOf<S>> {
         self.mounts[at].wires.entry(lane).or_default()
     }
 
@@ -36,11 +49,9 @@ impl World {
     pub(super) fn connect(&mut self, at: usize, lane: Lane) {
         let client = ClientId(self.clients);
         self.clients += 1;
-        let pushes = self.mounts[at].setup.tracking;
-        if lane == Lane::Push && pushes {
-            let command = World::tracking(&self.mounts[at].setup.options);
-            self.server.execute(self.now, client, &command);
-        }
+        let setup = &self.mounts[at].setup;
+        let pushes = setup.tracking
+            && (lane != Lane::Push || S::subscribe(&mut self.server, self.now, client, setup));
         let wire = self.wire(at, lane);
         *wire = Wire { client: Some(client), ..Wire::default() };
         self.input(at, Input::Link(lane, Link::Up { pushes }));

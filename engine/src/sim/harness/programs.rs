@@ -12,8 +12,9 @@ use crate::sim::ops::{Executor, How, Op, Outcome, Path, Reply, Slot, Summary};
 use crate::time::Wall;
 
 use super::kernel::{CALLER, Fs, Open};
+use super::site::Site;
 
-impl Fs<'_> {
+impl<S: Site> Fs<'_, S> {
     // ---- descriptors
 
     /// Closes all descriptors and forgets all that was remembered.
@@ -391,7 +392,7 @@ impl Fs<'_> {
     }
 }
 
-impl Executor for Fs<'_> {
+impl<S: Site> Executor for Fs<'_, S> {
     fn run(&mut self, op: &Op, now: Wall) -> Reply {
         self.world.set_wall(now);
         let mut reply = self.try_run(op);
