@@ -25,6 +25,7 @@
 //! | [`layout`] | the seam between the two: how plans become commands and replies facts |
 //! | [`keys`] | the layout that shows a Redis keyspace as files |
 //! | [`gridfs`] | the layout that keeps files in a MongoDB GridFS bucket |
+//! | [`volume`] | the layout that keeps a POSIX filesystem in Redis |
 //! | `sim` | simulated servers and a reference model (feature `sim`) |
 #![no_std]
 
@@ -45,6 +46,7 @@ pub mod op;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod time;
+pub mod volume;
 
 pub use config::Config;
 pub use contract::{Batch, Fault, Input, Invalidation, Mode, Notice, Output};
