@@ -70,6 +70,20 @@ pub trait Layout: Clone + Debug {
     /// Writes a file's dirty extents. Ends with [`Outcome::Wrote`].
     fn write(&mut self, ino: Ino, out: &WriteOut, cx: &mut Cx<Self::Backend>) -> Step<Self>;
 
+    /// Makes all that was acknowledged of an inode (contents, attributes, names) survive a crash of
+    /// the server: an fsync waits for it. What programs wrote has been through
+    /// [`write`](Self::write) before. Ends with [`Outcome::Done`], or fails when the server has
+    /// lost some of it meanwhile. Not needed where an acknowledgement promises that already.
+    fn sync(&mut self, _ino: Ino, _cx: &mut Cx<Self::Backend>) -> Step<Self> {
+        Step::Done(Outcome::Done)
+    }
+
+    /// Whether the server may have lost what it acknowledged of an inode, so that a close looks
+    /// too, by [`sync`](Self::sync).
+    fn unsure(&self, _ino: Ino) -> bool {
+        false
+    }
+
     /// The bytes in which a file is best read and cached, where the layout cuts its contents into
     /// pieces of its own; else `Config::block_bytes`.
     fn block_bytes(&self, _ino: Ino) -> Option<u32> {
@@ -255,7 +269,4 @@ pub struct WriteOut {
     /// Somebody waits for it (flush, fsync, close): it must be where others read it. Otherwise a
     /// layout may put it aside until then. Such a write may come without extents.
     pub publish: bool,
-    /// It must survive a crash of the server once acknowledged: an fsync waits for it. Said of the
-    /// first piece that is sent for the fsync, not of those before or after it.
-    pub durable: bool,
 }

@@ -293,11 +293,10 @@ impl Settings {
             return Err("name a database, and a bucket in it: mongodb://HOST/DB.BUCKET".to_owned());
         };
         let wanted = &uri.options.write_concern;
-        // fsync covers what it sends itself; what went out before must be as safe already, unless
-        // the user asks for less.
+        let said = wanted.w.is_some() || wanted.journal.is_some();
         let fast = wanted.journal != Some(true) && matches!(wanted.w, Some(WriteAck::Nodes(_)));
         Ok(gridfs::Options {
-            concern: if fast { Concern::Acknowledged } else { Concern::Durable },
+            concern: said.then_some(if fast { Concern::Acknowledged } else { Concern::Durable }),
             db: db.to_owned(),
             bucket: bucket.unwrap_or("fs").to_owned(),
             read_only: self.config.read_only,

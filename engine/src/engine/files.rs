@@ -43,7 +43,6 @@ pub(super) struct File {
     failed: bool,
     /// Its last name is gone; the contents go with the last handle.
     unlinked: bool,
-    durable: bool,
     waiters: Vec<OpId>,
     pub(super) blocks: BTreeMap<u64, Bytes>,
     /// Bytes of a block, for as long as there are any; 0 before.
@@ -340,17 +339,8 @@ impl<L: Layout> Engine<L> {
 
     pub(super) fn start_flush(&mut self, id: OpId) {
         let Some(op) = self.ops.get(&id) else { return };
-        let (ino, fsync) = match op.request {
-            Request::Flush { ino, .. } => (ino, false),
-            Request::Fsync { ino, .. } => (ino, true),
-            _ => return,
-        };
-        let Some(file) = self.files.get_mut(&ino) else {
-            self.finish(id, Ok(Response::Done));
-            return;
-        };
-        if file.is_dirty() && !file.unlinked {
-            file.durable |= fsync;
+        let (Request::Flush { ino, .. } | Request::Fsync { ino, .. }) = op.request else { return };
+        if self.files.get(&ino).is_some_and(|file| file.is_dirty() && !file.unlinked) {
             self.wait_for_flush(id, ino);
         } else {
             self.finish_flush(id);
@@ -399,7 +389,6 @@ impl<L: Layout> Engine<L> {
             extents: frozen.ranges().to_vec(),
             mtime: file.mtime,
             publish: asked && file.dirty.is_empty(),
-            durable: core::mem::take(&mut file.durable),
         };
         file.sending = Some(Sending { frozen, replace: core::mem::take(&mut file.replace) });
         match self.layout.write(ino, &out, &mut self.cx) {
@@ -525,8 +514,9 @@ impl<L: Layout> Engine<L> {
     /// Write-back of a file has come to an end for one who waited for it.
     pub(super) fn finish_flush(&mut self, id: OpId) {
         let Some(op) = self.ops.get(&id) else { return };
-        let (ino, fh) = match op.request {
-            Request::Flush { ino, fh } | Request::Fsync { ino, fh, .. } => (ino, fh),
+        let (ino, fh, fsync) = match op.request {
+            Request::Flush { ino, fh } => (ino, fh, false),
+            Request::Fsync { ino, fh, .. } => (ino, fh, true),
             Request::SetAttr { ino, .. } | Request::Fallocate { ino, .. } => {
                 let error =
                     self.files.get(&ino).filter(|it| it.failed).and_then(|it| it.last_error);
@@ -542,8 +532,10 @@ impl<L: Layout> Engine<L> {
                 return;
             }
         };
-        let result = self.first_error(ino, fh);
-        self.finish(id, result.map(|()| Response::Done));
+        match self.first_error(ino, fh) {
+            Ok(()) if fsync || self.layout.unsure(ino) => self.start_sync(id, ino),
+            result => self.finish(id, result.map(|()| Response::Done)),
+        }
     }
 
     /// The error of write-back that the handle has not been told, once.

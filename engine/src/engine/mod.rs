@@ -98,7 +98,7 @@ struct Op {
 enum State {
     /// Just taken; or parked and to be started again.
     Start,
-    /// `Attach`/`Detach`: the layout's answer.
+    /// `Attach`, `Detach`, or what an fsync ends with: the layout's answer.
     Session,
     /// A metadata transaction: facts or the commit's verdict.
     Txn(Txn),
@@ -141,6 +141,8 @@ enum Handle<L: Layout> {
 enum Timer {
     /// A request has taken as long as it may.
     Deadline(OpId),
+    /// A request was outrun by others and tries again.
+    Retry(OpId),
     /// A file has been dirty for as long as it may.
     FlushAge(Ino),
     /// The layout asked for it.
@@ -341,11 +343,24 @@ impl<L: Layout> Engine<L> {
                 self.handles.remove(&fh);
                 self.finish(id, Ok(Response::Done));
             }
-            // Names are on the server when the operation that made them was answered.
-            Request::FsyncDir { .. } => self.finish(id, Ok(Response::Done)),
+            // Names are on the server when the operation that made them was answered; that they
+            // survive its crash is another thing.
+            Request::FsyncDir { ino } => {
+                let ino = *ino;
+                self.start_sync(id, ino);
+            }
             Request::Forget { .. } => self.finish(id, Ok(Response::Done)),
             _ => self.start_txn(id),
         }
+    }
+
+    /// What was acknowledged of an inode is to survive.
+    fn start_sync(&mut self, id: OpId, ino: Ino) {
+        if let Some(op) = self.ops.get_mut(&id) {
+            op.state = State::Session;
+        }
+        let step = self.layout.sync(ino, &mut self.cx);
+        self.session_step(id, step);
     }
 
     fn session_step(&mut self, id: OpId, step: Step<L>) {
@@ -462,6 +477,7 @@ impl<L: Layout> Engine<L> {
             self.timers.pop_first();
             match timer {
                 Timer::Deadline(id) => self.time_out(id),
+                Timer::Retry(id) => self.run_txn(id),
                 Timer::FlushAge(ino) => self.flush_aged(ino),
                 Timer::Task => self.task_timer = None,
             }

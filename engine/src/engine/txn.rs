@@ -13,10 +13,15 @@ use crate::time::Duration;
 
 use super::batches::Owner;
 use super::facts::{FactsAt, Overlay};
-use super::{Engine, State};
+use super::{Engine, State, Timer};
 
 /// A decision that needs facts more often than this is a bug of ours.
 const MAX_ROUNDS: u32 = 16;
+
+/// So many conflicts are tried again at once; others are on the same directory or file.
+const EAGER: u32 = 3;
+/// The longest pause before a conflict is tried again.
+const MAX_PAUSE: Duration = Duration::from_millis(250);
 
 /// A metadata operation in progress.
 #[derive(Clone, Debug)]
@@ -70,7 +75,7 @@ impl<L: Layout> Engine<L> {
     }
 
     /// Decides on the facts at hand, and fetches, commits or answers accordingly.
-    fn run_txn(&mut self, id: OpId) {
+    pub(super) fn run_txn(&mut self, id: OpId) {
         loop {
             let Some(op) = self.ops.get_mut(&id) else { return };
             let State::Txn(txn) = &mut op.state else { return };
@@ -193,6 +198,8 @@ impl<L: Layout> Engine<L> {
                 let plan = txn.commit.take();
                 txn.fresh.clear();
                 txn.conflicts += 1;
+                txn.rounds = 0;
+                let conflicts = txn.conflicts;
                 if txn.conflicts > self.cx.config.max_conflicts {
                     self.finish(id, Err(Errno::EBUSY));
                     return false;
@@ -200,7 +207,7 @@ impl<L: Layout> Engine<L> {
                 if let Some(plan) = plan {
                     self.distrust(&plan);
                 }
-                true
+                self.pause(id, conflicts)
             }
             Step::Done(_) => {
                 self.finish(id, Err(Errno::EIO));
@@ -223,6 +230,20 @@ impl<L: Layout> Engine<L> {
                 false
             }
         }
+    }
+
+    /// Whether to decide again at once. A conflict that keeps coming back may be with something
+    /// that takes its time (a transaction of a client that died), so the pauses grow; they differ
+    /// between requests, or two of them would meet again and again.
+    fn pause(&mut self, id: OpId, conflicts: u32) -> bool {
+        if conflicts <= EAGER {
+            return true;
+        }
+        let most = Duration::from_millis(1 << (conflicts - EAGER).min(8)).min(MAX_PAUSE);
+        let spread = (self.session ^ id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)) >> 56;
+        let pause = Duration::from_micros(most.as_micros() as u64 * (128 + spread / 2) / 256);
+        self.timers.insert((self.cx.now.mono.after(pause), Timer::Retry(id)));
+        false
     }
 
     /// Remembers facts for as long as their leases say.

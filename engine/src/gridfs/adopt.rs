@@ -100,7 +100,7 @@ impl GridFs {
                     };
                     let mut insert = self.files("insert");
                     sequence(&mut insert, "documents", alloc::vec![statement(|it| new.write(it))]);
-                    insert.concern = self.options.concern;
+                    insert.concern = self.concern;
                     insert.retryable = true;
                     commands.push(insert.expecting(Expect::Count(1)));
                     adopting.inos.push(Some((ino, id)));

@@ -105,6 +105,10 @@ impl GridFs {
         let sharded = hello.get("msg").is_some_and(|it| it.as_str() == Some("isdbgrid"));
         let sessions = hello.get("logicalSessionTimeoutMinutes").is_some();
         self.transactions = sessions && (hello.get("setName").is_some() || sharded);
+        self.durable.learn(&hello);
+        let several = sharded || data_members(&hello) > 1;
+        let safest = if several { Concern::Durable } else { Concern::Acknowledged };
+        self.concern = self.options.concern.unwrap_or(safest);
         let mut attached = Attached { read_only: self.options.read_only, notes: Vec::new() };
         if !is("isWritablePrimary") && !is("ismaster") {
             attached.read_only = true;
@@ -130,13 +134,9 @@ impl GridFs {
     fn making(&mut self, cx: &Cx<Mongo>) -> Vec<Command> {
         let mut commands: Vec<Command> = FILES_INDEXES
             .iter()
-            .map(|index| create_index(self.files("createIndexes"), index, self.options.concern))
+            .map(|index| create_index(self.files("createIndexes"), index, self.concern))
             .collect();
-        commands.push(create_index(
-            self.chunks("createIndexes"),
-            &CHUNKS_INDEX,
-            self.options.concern,
-        ));
+        commands.push(create_index(self.chunks("createIndexes"), &CHUNKS_INDEX, self.concern));
         let mut root = blank(Ino::ROOT, Kind::Dir);
         root.perm = 0o777 & !self.options.umask;
         (root.uid, root.gid) = (self.options.uid, self.options.gid);
@@ -254,12 +254,35 @@ impl GridFs {
     pub(super) fn start_detach(&mut self, cx: &mut Cx<Mongo>) -> Step<Self> {
         let ids = self.live.take_all_reclaims();
         if ids.is_empty() || self.options.read_only {
-            return Step::Done(Outcome::Done);
+            return self.leave(Vec::new());
         }
         cx.notice(Level::Info, format!("{} unlinked files are being removed", ids.len()));
-        let commands = ids.iter().flat_map(|id| self.removal(id)).collect();
+        let commands = alloc::vec![self.ask_gone(&ids)];
+        Step::Work(Self::work(Lane::Bulk, commands, Ticket::Detach))
+    }
+
+    /// Which of them are gone is known.
+    pub(super) fn detaching(&mut self, replies: &[Reply]) -> Step<Self> {
+        let commands = replies.first().map(|found| self.removal(found)).unwrap_or_default();
+        self.leave(commands)
+    }
+
+    /// The last commands. What was acknowledged is safe when they are answered.
+    fn leave(&self, mut commands: Vec<Command>) -> Step<Self> {
+        if !self.all_is_safe() {
+            commands.push(self.barrier());
+        }
+        if commands.is_empty() {
+            return Step::Done(Outcome::Done);
+        }
         Step::Work(Self::work(Lane::Bulk, commands, Ticket::Nothing))
     }
+}
+
+/// Members of a replica set that hold data and can become its primary, or could once.
+fn data_members(hello: &Doc) -> usize {
+    let count = |field: &str| hello.get(field).and_then(|it| Some(it.as_array()?.iter().count()));
+    count("hosts").unwrap_or(0) + count("passives").unwrap_or(0)
 }
 
 fn create_index(

@@ -195,9 +195,12 @@ impl GridFs {
         cx: &mut Cx<Mongo>,
     ) -> Step<Self> {
         for change in &plan.changes {
+            for ino in marked_by(change) {
+                self.acknowledged(ino, token);
+            }
             match change {
                 Change::Create { dir, name, attr, target } => {
-                    self.created(*dir, name, attr, target.as_ref());
+                    self.created(*dir, name, attr, target.as_ref(), token);
                     if let Some(id) = id {
                         self.tree.set_id(attr.ino, id);
                     }
@@ -239,12 +242,20 @@ impl GridFs {
         Step::Done(Outcome::Applied(Facts::new()))
     }
 
-    fn created(&mut self, dir: Ino, name: &Name, attr: &Attr, target: Option<&bytes::Bytes>) {
+    fn created(
+        &mut self,
+        dir: Ino,
+        name: &Name,
+        attr: &Attr,
+        target: Option<&bytes::Bytes>,
+        token: Token,
+    ) {
         let chunk = self.options.chunk_size;
         let node = self.tree.node(dir, name, *attr);
         node.content = Ok(super::document::Content { length: 0, chunk });
         node.links = alloc::vec![Link { parent: dir, name: name.clone() }];
         node.target = target.cloned().unwrap_or_default();
+        self.acknowledged(attr.ino, token);
     }
 
     fn unlinked(&mut self, dir: Ino, name: &Name, ino: Ino, last: bool, held: bool) {
@@ -308,5 +319,18 @@ impl GridFs {
         if let Some(link) = moved {
             *link = Link { parent: to.0, name: to.1.clone() };
         }
+    }
+}
+
+/// The inodes into whose documents a change writes its token, the new one of a create aside.
+fn marked_by(change: &Change) -> Vec<Ino> {
+    match change {
+        Change::Create { dir, .. } | Change::Touch { dir, .. } => alloc::vec![*dir],
+        Change::Link { ino, .. }
+        | Change::Unlink { ino, .. }
+        | Change::Rename { ino, .. }
+        | Change::SetAttr { ino, .. }
+        | Change::Xattr { ino, .. } => alloc::vec![*ino],
+        Change::Exchange { a, b } => alloc::vec![a.2, b.2],
     }
 }

@@ -280,13 +280,21 @@ impl GridFs {
         Step::Done(Outcome::Facts(facts))
     }
 
+    /// Without transactions the link counts of directories are not kept: 1 says so.
+    fn uncounted(&self, mut attr: Attr) -> Attr {
+        if attr.kind == Kind::Dir && !self.transactions {
+            attr.nlink = attr.nlink.min(1);
+        }
+        attr
+    }
+
     /// Nothing is stored of the root of a bucket that was never written to.
     fn default_root(&mut self) -> Attr {
         let mut attr = blank(Ino::ROOT, Kind::Dir);
         attr.perm = 0o777 & !self.options.umask;
         (attr.uid, attr.gid) = (self.options.uid, self.options.gid);
         (attr.atime, attr.mtime, attr.ctime) = (self.born, self.born, self.born);
-        attr
+        self.uncounted(attr)
     }
 
     /// Takes a document of ours in. `via` is the name that led to it.
@@ -307,7 +315,7 @@ impl GridFs {
         if let Err(what) = content {
             self.complain(&Bad { id: id.show(), what }, cx);
         }
-        let mut attr = inode.attr;
+        let mut attr = self.uncounted(inode.attr);
         let (parent, name) = match (via, inode.links.first()) {
             (Some((parent, name)), _) => (parent, name.clone()),
             (None, Some(link)) => (link.parent, link.name.clone()),
@@ -360,6 +368,7 @@ impl GridFs {
         cx: &mut Cx<Mongo>,
     ) -> Attr {
         let Found { key, own, attr } = found;
+        let attr = self.uncounted(attr);
         let entry = self.foreign.get(&key).filter(|_| own || attr.kind != Kind::Dir).cloned();
         let node = self.tree.node(dir, name, attr);
         (node.parent, node.name, node.attr) = (dir, name.clone(), attr);

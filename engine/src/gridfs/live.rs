@@ -70,6 +70,8 @@ pub enum Task {
     Housekeeping,
     /// What crashed mounts left: documents that are gone, directories that were renamed.
     Sweep,
+    /// Documents to remove: which of them are gone?
+    Reclaim,
     /// `filename`s below a renamed directory.
     Repath,
     /// Documents that stepped aside for others: did those come?
@@ -164,6 +166,9 @@ impl Live {
 impl GridFs {
     pub(super) fn link_changed(&mut self, lane: Lane, link: &Link, cx: &mut Cx<Mongo>) {
         if lane != Lane::Push {
+            if !matches!(link, Link::Up { .. }) {
+                self.durable.life_ended();
+            }
             return;
         }
         let was = self.live.is_live();
@@ -355,8 +360,7 @@ impl GridFs {
                 due
             };
             if !due.is_empty() {
-                let commands = due.iter().flat_map(|id| self.removal(id)).collect();
-                return Some((Lane::Bulk, commands, Task::Housekeeping));
+                return Some((Lane::Bulk, alloc::vec![self.ask_gone(&due)], Task::Reclaim));
             }
             if self.live.next_heartbeat.is_some_and(|at| at <= now) {
                 return self.heartbeat(cx);
@@ -400,6 +404,13 @@ impl GridFs {
                     let text = format!("{} files are restored after a crash", commands.len());
                     cx.notice(Level::Info, text);
                     self.drop_all(cx);
+                    let ticket = Ticket::Task(Task::Housekeeping);
+                    return Step::Work(Self::work(Lane::Bulk, commands, ticket));
+                }
+            }
+            Task::Reclaim => {
+                let commands = replies.first().map(|found| self.removal(found)).unwrap_or_default();
+                if !commands.is_empty() {
                     let ticket = Ticket::Task(Task::Housekeeping);
                     return Step::Work(Self::work(Lane::Bulk, commands, ticket));
                 }

@@ -186,7 +186,7 @@ impl GridFs {
         };
         let mut insert = self.files("insert");
         sequence(&mut insert, "documents", alloc::vec![statement(|it| new.write(it))]);
-        insert.concern = self.options.concern;
+        insert.concern = self.concern;
         insert.retryable = true;
         let mut delete = self.files("delete");
         let this = statement(|it| {
@@ -195,7 +195,7 @@ impl GridFs {
             it.end().i32("limit", 1);
         });
         sequence(&mut delete, "deletes", alloc::vec![this]);
-        delete.concern = self.options.concern;
+        delete.concern = self.concern;
         let mut program = self.primary(attr.ino, Vec::new());
         program.commands = alloc::vec![insert];
         program.count = 1;

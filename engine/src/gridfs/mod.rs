@@ -28,6 +28,7 @@
 //! | `commit.rs`, `lower.rs` | plans to commands |
 //! | `adopt.rs` | other programs' files made inodes |
 //! | `data.rs`, `write.rs` | chunks read and written |
+//! | `durable.rs` | what an fsync promises, and how it is kept |
 //! | `live.rs` | the change stream, leases, background work |
 //! | `live/sweep.rs` | what must go, and what crashes left behind |
 
@@ -36,6 +37,7 @@ mod attach;
 mod commit;
 mod data;
 mod document;
+mod durable;
 mod facts;
 mod foreign;
 mod list;
@@ -51,7 +53,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::backend::bson::DocBuf;
-use crate::backend::mongo::{Command, Mongo, Push, Reply, Sequence, ServerError};
+use crate::backend::mongo::{Command, Concern, Mongo, Push, Reply, Sequence, ServerError};
 use crate::contract::{Level, Link, Mode};
 use crate::decide::{Caps, Plan, Want};
 use crate::engine::Cx;
@@ -67,6 +69,7 @@ pub use live::change_stream_pipeline;
 pub use options::{CHUNK_SIZE, CHUNK_SIZES, Options};
 
 use document::{Bad, Id};
+use durable::Durable;
 use foreign::Foreign;
 use live::Live;
 use tree::Tree;
@@ -85,8 +88,11 @@ pub struct GridFs {
     tree: Tree,
     foreign: Foreign,
     live: Live,
+    durable: Durable,
     /// The server has transactions.
     transactions: bool,
+    /// How safe a change must be before it is acknowledged.
+    concern: Concern,
     /// Identifies this mount in tokens and ids.
     session: u64,
     /// Numbers ids and inode numbers.
@@ -118,9 +124,15 @@ pub enum Ticket {
     /// See `write.rs`.
     #[doc(hidden)]
     Write(alloc::boxed::Box<write::Writing>),
+    /// See `durable.rs`.
+    #[doc(hidden)]
+    Sync(durable::Syncing),
     /// See `live.rs`.
     #[doc(hidden)]
     Task(live::Task),
+    /// See `attach.rs`.
+    #[doc(hidden)]
+    Detach,
     /// Nothing is to be learnt from the replies.
     #[doc(hidden)]
     Nothing,
@@ -135,7 +147,9 @@ impl GridFs {
             tree: Tree::new(),
             foreign: Foreign::default(),
             live: Live::default(),
+            durable: Durable::default(),
             transactions: false,
+            concern: Concern::Durable,
             session: 0,
             serial: 0,
             complained: BTreeSet::new(),
@@ -174,7 +188,7 @@ impl GridFs {
     /// Statements for an `update`, in order.
     fn updates(&self, mut command: Command, statements: Vec<DocBuf>) -> Command {
         sequence(&mut command, "updates", statements);
-        command.concern = self.options.concern;
+        command.concern = self.concern;
         command
     }
 
@@ -260,7 +274,8 @@ impl Layout for GridFs {
             max_links: 32_000,
             max_xattr_size: 65_536,
             reserved_xattrs: &[b"user.gridfs."],
-            dir_nlink: true,
+            // Two documents change together only where there are transactions.
+            dir_nlink: self.transactions,
             rename_ctime: true,
         }
     }
@@ -311,6 +326,14 @@ impl Layout for GridFs {
         self.start_write(ino, out, cx)
     }
 
+    fn sync(&mut self, ino: Ino, _cx: &mut Cx<Mongo>) -> Step<Self> {
+        self.start_sync(ino)
+    }
+
+    fn unsure(&self, ino: Ino) -> bool {
+        self.is_unsure(ino)
+    }
+
     fn release(&mut self, ino: Ino, _cx: &mut Cx<Mongo>) {
         let Some(node) = self.tree.get_mut(ino) else { return };
         let staged = node.staged.take().map(|staged| staged.id);
@@ -332,7 +355,9 @@ impl Layout for GridFs {
             Ticket::List(asked) => self.listed(asked, &replies, cx),
             Ticket::Read(reading) => self.data_read(reading, &replies, cx),
             Ticket::Write(writing) => self.data_written(*writing, &replies, cx),
+            Ticket::Sync(syncing) => self.synced(syncing, &replies, cx),
             Ticket::Task(task) => self.task_done(task, &replies, cx),
+            Ticket::Detach => self.detaching(&replies),
             Ticket::Nothing => Step::Done(Outcome::Done),
         }
     }

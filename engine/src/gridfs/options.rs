@@ -28,10 +28,10 @@ pub struct Options {
     pub gid: u32,
     /// Bits taken from the mode of what has no mode of its own.
     pub umask: u16,
-    /// How safe a change must be before it is acknowledged. What is only acknowledged can be lost
-    /// when a primary crashes, and an fsync then answers only for what it sends itself: pieces that
-    /// went out before it are no safer than this.
-    pub concern: Concern,
+    /// How safe a change must be before it is acknowledged. Unless told, a set of several members
+    /// has a majority wait for each, since an election may lose what fewer have; a single server
+    /// acknowledges at once, and what an fsync waits for is in its journal.
+    pub concern: Option<Concern>,
     /// Files of other programs that are shown, at most.
     pub foreign_files: usize,
 }
@@ -46,7 +46,7 @@ impl Default for Options {
             uid: 0,
             gid: 0,
             umask: 0o022,
-            concern: Concern::Acknowledged,
+            concern: None,
             foreign_files: 1 << 20,
         }
     }

@@ -11,6 +11,7 @@ use crate::layout::Epoch;
 use crate::op::{Attr, Kind, Name};
 
 use super::document::{Content, Id, Link, blank};
+use super::durable::Ack;
 use super::foreign::{Key, below};
 
 /// Paths deeper than this are not followed: they are cycles.
@@ -33,6 +34,8 @@ pub(super) struct Node {
     /// It is another program's: the key in the index, and whether it is the file that shares its
     /// key with a directory.
     pub(super) foreign: Option<(Key, bool)>,
+    /// Of the last change that might be lost.
+    pub(super) unsafe_ack: Option<Ack>,
     /// A new revision that is being written.
     pub(super) staged: Option<Staged>,
     /// Its last name is gone.
@@ -47,6 +50,8 @@ pub(super) struct Node {
 pub(super) struct Staged {
     pub(super) id: Id,
     pub(super) content: Content,
+    /// The life of the server in which its chunks were acknowledged.
+    pub(super) life: u64,
 }
 
 impl Node {
@@ -60,6 +65,7 @@ impl Node {
             target: Bytes::new(),
             links: Vec::new(),
             foreign: None,
+            unsafe_ack: None,
             staged: None,
             gone: false,
             tainted: Epoch::default(),

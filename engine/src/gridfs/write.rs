@@ -49,8 +49,9 @@ pub struct Writing {
     /// Make it the file's revision when it is written.
     publish: bool,
     mtime: Wall,
-    concern: Concern,
     token: Token,
+    /// The life of the server in which this began.
+    life: u64,
     /// The chunk to go on with.
     next: u64,
     attempts: u32,
@@ -93,7 +94,6 @@ impl GridFs {
             return Step::Fail(self.vanished(ino, "writing"));
         };
         let serial = self.next_serial() | WRITE_TOKEN;
-        let concern = if out.durable { Concern::Durable } else { self.options.concern };
         let mut writing = Writing {
             ino,
             id,
@@ -104,13 +104,16 @@ impl GridFs {
             staged: self.tree.get(ino).is_some_and(|node| node.staged.is_some()),
             publish: out.publish,
             mtime: out.mtime,
-            concern,
             token: Token { session: self.session, serial },
+            life: self.durable.life(),
             next: 0,
             attempts: 0,
             plan: None,
             stage: Stage::Staging,
         };
+        if self.is_unsure(ino) {
+            return self.sync_before(writing);
+        }
         if self.tree.get(ino).is_some_and(|node| node.foreign.is_some()) {
             return match self.adopt(&[ino], writing.token, cx) {
                 Ok((adopting, commands)) => {
@@ -121,6 +124,33 @@ impl GridFs {
             };
         }
         self.begin_write(writing, cx)
+    }
+
+    /// From the start: a server has died meanwhile, and may have taken with it what it had
+    /// acknowledged of this. `doc` is the file's document as it is now.
+    pub(super) fn write_anew(
+        &mut self,
+        writing: Writing,
+        doc: Option<&Doc>,
+        cx: &mut Cx<Mongo>,
+    ) -> Step<Self> {
+        if let Some(doc) = doc {
+            // The staged revision may have been published, and the reply lost.
+            let id = doc.get("_id").as_ref().and_then(Id::of);
+            if let Some(node) = self.tree.get_mut(writing.ino)
+                && node.staged.as_ref().is_some_and(|staged| Some(&staged.id) == id.as_ref())
+            {
+                node.staged = None;
+            }
+            self.see(doc, None, cx);
+        }
+        let out = WriteOut {
+            replace: writing.replace,
+            extents: writing.extents,
+            mtime: writing.mtime,
+            publish: writing.publish,
+        };
+        self.start_write(writing.ino, &out, cx)
     }
 
     fn begin_write(&mut self, mut writing: Writing, cx: &mut Cx<Mongo>) -> Step<Self> {
@@ -166,8 +196,8 @@ impl GridFs {
             staged: self.tree.get(ino).is_some_and(|node| node.staged.is_some()),
             publish: false,
             mtime: cx.now.wall,
-            concern: self.options.concern,
             token,
+            life: self.durable.life(),
             next: 0,
             attempts: 0,
             plan: Some((Box::new(plan), token)),
@@ -191,12 +221,7 @@ impl GridFs {
         if self.transactions { Mode::Atomic } else { Mode::Ordered }
     }
 
-    fn send(&self, writing: Writing, mut commands: Vec<Command>, mode: Mode) -> Step<Self> {
-        for command in &mut commands {
-            if command.concern != Concern::None {
-                command.concern = writing.concern;
-            }
-        }
+    fn send(&self, writing: Writing, commands: Vec<Command>, mode: Mode) -> Step<Self> {
         let ticket = Ticket::Write(Box::new(writing));
         Step::Work(Work { lane: Lane::Bulk, mode, commands, ticket })
     }
@@ -263,7 +288,7 @@ impl GridFs {
         if !fresh.is_empty() {
             let mut insert = self.chunks("insert");
             sequence(&mut insert, "documents", fresh);
-            insert.concern = writing.concern;
+            insert.concern = self.concern;
             commands.push(insert.expecting(Expect::Success));
         }
         if !changed.is_empty() {
@@ -338,7 +363,7 @@ impl GridFs {
             it.begin("n").i64("$gte", kept as i64).end().end().i32("limit", 0);
         });
         sequence(&mut delete, "deletes", alloc::vec![behind]);
-        delete.concern = writing.concern;
+        delete.concern = self.concern;
         commands.push(delete.expecting(Expect::Success));
         commands
     }
@@ -349,6 +374,13 @@ impl GridFs {
         replies: &[Reply],
         cx: &mut Cx<Mongo>,
     ) -> Step<Self> {
+        if self.concern != Concern::Durable && writing.life != self.durable.life() {
+            // A length is set anew by deciding anew.
+            return match writing.plan {
+                Some(_) => Step::Done(Outcome::Conflict),
+                None => self.sync_before(writing),
+            };
+        }
         let error = replies.iter().find_map(Reply::error);
         let stage = core::mem::replace(&mut writing.stage, Stage::Staging);
         if let Stage::Adopting(adopting) = stage {
@@ -382,7 +414,8 @@ impl GridFs {
         match stage {
             Stage::Adopting(_) => Step::fail(Errno::EIO),
             Stage::Staging => {
-                let staged = Staged { id: writing.id.clone(), content: writing.old };
+                let life = self.durable.life();
+                let staged = Staged { id: writing.id.clone(), content: writing.old, life };
                 if let Some(node) = self.tree.get_mut(writing.ino) {
                     node.staged = Some(staged);
                 }
@@ -460,6 +493,9 @@ impl GridFs {
     /// All chunks are there, and the length that reveals them if readers see it.
     fn written(&mut self, writing: Writing, cx: &mut Cx<Mongo>) -> Step<Self> {
         self.live.wrote(writing.token, cx.now.mono);
+        if !writing.staged {
+            self.acknowledged(writing.ino, writing.token);
+        }
         if let Some(node) = self.tree.get_mut(writing.ino) {
             match &mut node.staged {
                 Some(staged) if writing.staged => staged.content = writing.new,
@@ -489,7 +525,8 @@ impl GridFs {
     fn ask_old(&mut self, mut writing: Writing) -> Step<Self> {
         writing.attempts += 1;
         if writing.attempts > ATTEMPTS {
-            return self.broken(&writing, "others keep changing the file");
+            let text = format!("{}: others keep changing it", self.describe(writing.ino));
+            return Step::Fail(Failure { errno: Errno::EBUSY, text: Some(text) });
         }
         let mut find = self.files("find");
         find.body().begin("filter").i64(&ours("ino"), writing.ino.0 as i64).end();
@@ -557,6 +594,7 @@ impl GridFs {
             node.content = Ok(writing.new);
         }
         self.tree.set_id(writing.ino, &writing.id);
+        self.acknowledged(writing.ino, writing.token);
         Step::Done(Outcome::Wrote { size: writing.new.length, published: true })
     }
 }
@@ -572,6 +610,10 @@ fn copy_but(doc: &Doc, left_out: &[&str], body: &mut DocBuf) {
 }
 
 impl Writing {
+    pub(super) fn ino(&self) -> Ino {
+        self.ino
+    }
+
     fn patch(&self) -> Patch {
         let plan = self.plan.as_ref().map(|(plan, _)| &plan.changes);
         let patches = plan.into_iter().flatten().filter_map(|change| match change {

@@ -16,25 +16,44 @@ use super::super::{GridFs, Ticket, ours, sequence, statement};
 use super::{ASIDE, Aside, GONE_LEASE, RECLAIM, Task};
 
 impl GridFs {
-    /// Removes a document that is gone: its chunks first, so that none is ever without a document.
-    pub(in crate::gridfs) fn removal(&self, id: &Id) -> [Command; 2] {
+    /// Asks which of these documents are gone indeed: nothing else is ever removed.
+    pub(in crate::gridfs) fn ask_gone(&self, ids: &[Id]) -> Command {
+        let mut find = self.files("find");
+        let body = find.body();
+        body.begin("filter");
+        write_ids("_id", ids, body);
+        body.begin(&ours("gone")).bool("$exists", true).end().end();
+        body.begin("projection").i32("_id", 1).end();
+        body.i64("batchSize", ids.len() as i64 + 1).bool("singleBatch", true);
+        find
+    }
+
+    /// Removes what [`ask_gone`](Self::ask_gone) has found: chunks first, so that none is ever
+    /// without a document.
+    pub(in crate::gridfs) fn removal(&self, found: &Reply) -> Vec<Command> {
+        let docs = found.batch().0;
+        let ids: Vec<Id> =
+            docs.iter().filter_map(|doc| doc.get("_id").as_ref().and_then(Id::of)).collect();
+        if ids.is_empty() {
+            return Vec::new();
+        }
         let mut chunks = self.chunks("delete");
         let all = statement(|it| {
             it.begin("q");
-            id.write("files_id", it);
+            write_ids("files_id", &ids, it);
             it.end().i32("limit", 0);
         });
         sequence(&mut chunks, "deletes", alloc::vec![all]);
-        chunks.concern = self.options.concern;
-        let mut file = self.files("delete");
-        let this = statement(|it| {
+        chunks.concern = self.concern;
+        let mut files = self.files("delete");
+        let these = statement(|it| {
             it.begin("q");
-            id.write("_id", it);
-            it.begin(&ours("gone")).bool("$exists", true).end().end().i32("limit", 1);
+            write_ids("_id", &ids, it);
+            it.begin(&ours("gone")).bool("$exists", true).end().end().i32("limit", 0);
         });
-        sequence(&mut file, "deletes", alloc::vec![this]);
-        file.concern = self.options.concern;
-        [chunks.expecting(Expect::Success), file]
+        sequence(&mut files, "deletes", alloc::vec![these]);
+        files.concern = self.concern;
+        alloc::vec![chunks.expecting(Expect::Success), files]
     }
 
     pub(super) fn heartbeat(&mut self, cx: &Cx<Mongo>) -> Option<(Lane, Vec<Command>, Task)> {
@@ -227,6 +246,14 @@ impl GridFs {
         let below = self.updates(self.files("update"), alloc::vec![below]);
         alloc::vec![below.expecting(Expect::Success), done]
     }
+}
+
+fn write_ids(field: &str, ids: &[Id], body: &mut DocBuf) {
+    body.begin(field).begin_array("$in");
+    for (n, id) in ids.iter().enumerate() {
+        id.write(&format!("{n}"), body);
+    }
+    body.end().end();
 }
 
 /// Who was gone before this, in milliseconds, is held by nobody any more.
