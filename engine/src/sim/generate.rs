@@ -19,6 +19,9 @@ const SLOTS: u32 = 6;
 const DEPTH: usize = 4;
 /// No file is written or extended beyond this.
 const FILE_MAX: u32 = 20_000;
+/// What `mknod` may make.
+const KINDS: [Kind; 5] =
+    [Kind::Fifo, Kind::Socket, Kind::File, Kind::CharDevice, Kind::BlockDevice];
 /// Bytes written at once, at most.
 const WRITE_MAX: u32 = 6_000;
 
@@ -120,7 +123,7 @@ const WEIGHTS: [(Verb, u32); 31] = [
     (Verb::FTruncate, 4),
     (Verb::Truncate, 3),
     (Verb::Mkdir, 8),
-    (Verb::Mknod, 1),
+    (Verb::Mknod, 2),
     (Verb::Symlink, 3),
     (Verb::Link, 3),
     (Verb::Unlink, 6),
@@ -264,6 +267,7 @@ struct Scene {
     files: Vec<Slot>,
     streams: Vec<Slot>,
     open: Vec<(Slot, Path)>,
+    xattr_max: usize,
 }
 
 impl Scene {
@@ -273,7 +277,8 @@ impl Scene {
             slots.iter().filter(|(_, s)| *s == streams).map(|(slot, _)| *slot).collect()
         };
         let (files, streams) = (of_kind(false), of_kind(true));
-        Scene { paths: model.paths(), files, streams, open: model.open_paths() }
+        let xattr_max = model.caps().max_xattr_size;
+        Scene { paths: model.paths(), files, streams, open: model.open_paths(), xattr_max }
     }
 
     /// `verb`, or what must come before it; now and then all the same, for `EBADF`.
@@ -331,8 +336,10 @@ impl Scene {
             Verb::Truncate => Op::Truncate { path: self.existing(a, is_file), size: offset(b) },
             Verb::Mkdir => Op::Mkdir { path: self.to_make(a), perm: perm(b) },
             Verb::Mknod => {
-                let kind = [Kind::Fifo, Kind::Socket, Kind::File][wrap(b, 3)];
-                Op::Mknod { path: self.to_make(a), kind, perm: perm(c) }
+                let (kind, rest) = split(b, KINDS.len() as u32);
+                let rdev = [0x0103, 0xfff0_0fff, u32::MAX][wrap(rest, 3)];
+                let kind = KINDS[kind as usize];
+                Op::Mknod { path: self.to_make(a), kind, perm: perm(c), rdev }
             }
             Verb::Symlink => Op::Symlink { path: self.to_make(a), target: target(b) },
             Verb::Link => Op::Link { from: self.existing(a, is_file), to: self.to_make(b) },
@@ -385,7 +392,7 @@ impl Scene {
                     1 => XattrMode::Replace,
                     _ => XattrMode::Any,
                 };
-                let value = data(c).into_iter().take(300).collect();
+                let value = self.xattr_value(c);
                 let (path, name) = (self.existing_or_root(a), xattr_name(rest));
                 Op::SetXattr { path, name, value, mode }
             }
@@ -443,6 +450,15 @@ impl Scene {
             .collect();
         let parent = parents.get(wrap(rest, parents.len())).copied().cloned().unwrap_or_default();
         parent.join(names[name as usize].clone())
+    }
+
+    /// Mostly short; some as long as may be, and a byte longer.
+    fn xattr_value(&self, number: u32) -> Vec<u8> {
+        match split(number, 16) {
+            (0, rest) => vec![rest as u8; self.xattr_max],
+            (1, rest) => vec![rest as u8; self.xattr_max + 1],
+            (_, rest) => data(rest).into_iter().take(300).collect(),
+        }
     }
 
     fn file_slot(&self, number: u32) -> Slot {

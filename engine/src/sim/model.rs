@@ -29,6 +29,7 @@ struct Node {
     perm: u16,
     uid: u32,
     gid: u32,
+    rdev: u32,
     mtime: Wall,
     ctime: Wall,
     /// Contents of a file, target of a symlink.
@@ -70,6 +71,7 @@ impl Model {
             perm: root.perm,
             uid: root.uid,
             gid: root.gid,
+            rdev: 0,
             mtime: root.mtime.unwrap_or_default(),
             ctime: root.ctime.unwrap_or_default(),
             bytes: Vec::new(),
@@ -197,7 +199,7 @@ impl Model {
                 self.make(dir, name, Kind::Dir, perm & 0o1777, now);
                 Ok(Outcome::Done)
             }
-            Op::Mknod { path, kind, perm } => {
+            Op::Mknod { path, kind, perm, rdev } => {
                 match kind {
                     Kind::Dir => return Err(Errno::EPERM),
                     Kind::Symlink => return Err(Errno::EINVAL),
@@ -207,7 +209,10 @@ impl Model {
                 if *kind != Kind::File && !self.caps.special_files {
                     return Err(Errno::EPERM);
                 }
-                self.make(dir, name, *kind, perm & 0o7777, now);
+                let id = self.make(dir, name, *kind, perm & 0o7777, now);
+                if matches!(kind, Kind::CharDevice | Kind::BlockDevice) {
+                    self.node(id).rdev = *rdev;
+                }
                 Ok(Outcome::Done)
             }
             Op::Symlink { path, target } => {
@@ -450,6 +455,7 @@ impl Model {
             perm: node.perm,
             uid: node.uid,
             gid: node.gid,
+            rdev: node.rdev,
             size: node.bytes.len() as u64,
             nlink: Some(self.nlink(id)),
             mtime: Some(node.mtime),

@@ -114,10 +114,12 @@ pub enum Op {
         path: Path,
         perm: u16,
     },
+    /// `rdev` counts for device nodes only.
     Mknod {
         path: Path,
         kind: Kind,
         perm: u16,
+        rdev: u32,
     },
     Symlink {
         path: Path,
@@ -317,6 +319,8 @@ pub struct Summary {
     pub uid: u32,
     /// Group.
     pub gid: u32,
+    /// Device number of a device node; 0 of anything else.
+    pub rdev: u32,
     /// Length of a regular file or symlink; 0 of anything else.
     pub size: u64,
     /// Link count.
@@ -352,6 +356,7 @@ impl Summary {
         differ("kind", &self.kind, &other.kind)
             .or_else(|| differ("perm", &self.perm, &other.perm))
             .or_else(|| differ("owner", &(self.uid, self.gid), &(other.uid, other.gid)))
+            .or_else(|| differ("rdev", &self.rdev, &other.rdev))
             .or_else(|| differ("size", &self.size, &other.size))
             .or_else(|| seen("nlink", &self.nlink, &other.nlink))
             .or_else(|| seen("mtime", &self.mtime, &other.mtime))

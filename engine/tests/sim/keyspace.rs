@@ -137,6 +137,8 @@ pub(crate) fn implied(world: &mut World, options: &Options) -> Shown {
                 Some(b"l") => Kind::Symlink,
                 Some(b"p") => Kind::Fifo,
                 Some(b"s") => Kind::Socket,
+                Some(b"c") => Kind::CharDevice,
+                Some(b"b") => Kind::BlockDevice,
                 _ => continue,
             };
             let path = dir.join(Name::from(&pair[0][..]));

@@ -385,10 +385,10 @@ impl Store {
                 let (parent, name) = self.spot(path, Errno::EEXIST)?;
                 self.done(Request::Mkdir { parent, name, perm: *perm, caller })
             }
-            Op::Mknod { path, kind, perm } => {
+            Op::Mknod { path, kind, perm, rdev } => {
                 let (parent, name) = self.spot(path, Errno::EEXIST)?;
-                let (kind, perm) = (*kind, *perm);
-                self.done(Request::Mknod { parent, name, kind, perm, rdev: 0, caller })
+                let (kind, perm, rdev) = (*kind, *perm, *rdev);
+                self.done(Request::Mknod { parent, name, kind, perm, rdev, caller })
             }
             Op::Symlink { path, target } => {
                 let (parent, name) = self.spot(path, Errno::EEXIST)?;
@@ -508,6 +508,7 @@ impl Store {
             perm: attr.perm,
             uid: attr.uid,
             gid: attr.gid,
+            rdev: attr.rdev,
             size: attr.size,
             nlink: Some(attr.nlink),
             mtime: Some(attr.mtime),

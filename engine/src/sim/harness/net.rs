@@ -20,8 +20,10 @@ pub(super) struct Wire<B: Backend> {
     pub(super) back_at: Option<Mono>,
     /// Nothing moves on it until then.
     pub(super) still_until: Mono,
-    /// Sent, and not executed yet.
+    /// Sent, and not executed yet; of the first, the commands that are left.
     pub(super) batches: VecDeque<Batch<B>>,
+    /// The replies to the commands of the first batch that were executed.
+    begun: Vec<B::Reply>,
     /// Executed, and not heard of yet.
     pub(super) replies: VecDeque<(BatchId, Vec<B::Reply>)>,
     pub(super) pushes: VecDeque<B::Push>,
@@ -34,6 +36,7 @@ impl<B: Backend> Default for Wire<B> {
             back_at: None,
             still_until: Mono::default(),
             batches: VecDeque::new(),
+            begun: Vec::new(),
             replies: VecDeque::new(),
             pushes: VecDeque::new(),
         }
@@ -57,12 +60,28 @@ impl<S: Site> World<S> {
         self.input(at, Input::Link(lane, Link::Up { pushes }));
     }
 
+    /// The server executes a batch, or its next command: unless it is atomic, those of others may
+    /// come between its own.
     pub(super) fn execute(&mut self, at: usize, lane: Lane) {
+        let reorders = self.weather.reorders;
         let wire = self.wire(at, lane);
-        let (Some(client), Some(batch)) = (wire.client, wire.batches.pop_front()) else { return };
-        let replies = self.server.run(self.now, client, &batch);
-        assert_eq!(replies.len(), batch.commands.len(), "{batch:?}");
-        self.wire(at, lane).replies.push_back((batch.id, replies));
+        let (Some(client), Some(mut piece)) = (wire.client, wire.batches.pop_front()) else {
+            return;
+        };
+        if reorders && piece.mode != Mode::Atomic {
+            let rest = piece.commands.split_off(1);
+            if !rest.is_empty() {
+                wire.batches.push_front(Batch { commands: rest, ..piece.clone() });
+            }
+        }
+        let replies = self.server.run(self.now, client, &piece);
+        assert_eq!(replies.len(), piece.commands.len(), "{piece:?}");
+        let wire = self.wire(at, lane);
+        wire.begun.extend(replies);
+        if wire.batches.front().is_none_or(|next| next.id != piece.id) {
+            let replies = core::mem::take(&mut wire.begun);
+            wire.replies.push_back((piece.id, replies));
+        }
         self.collect_pushes();
     }
 
@@ -128,15 +147,17 @@ impl<S: Site> World<S> {
         let mut faults: Vec<(BatchId, Fault)> =
             wire.replies.iter().map(|(id, _)| (*id, Fault::Unknown)).collect();
         let mut arrives = true;
+        let mut begun = !wire.begun.is_empty();
         for mut batch in wire.batches {
+            let fault = if core::mem::take(&mut begun) { Fault::Unknown } else { Fault::NotSent };
             let (Some(client), true) = (wire.client, arrives) else {
-                faults.push((batch.id, Fault::NotSent));
+                faults.push((batch.id, fault));
                 continue;
             };
             match self.random.next() % 4 {
                 0 => {
                     arrives = false;
-                    faults.push((batch.id, Fault::NotSent));
+                    faults.push((batch.id, fault));
                     continue;
                 }
                 1 => {

@@ -108,6 +108,7 @@ impl Model {
             perm: if inherits && kind == Kind::Dir { perm | 0o2000 } else { perm },
             uid: self.caller.uid,
             gid: if inherits { parent.gid } else { self.caller.gid },
+            rdev: 0,
             mtime: now,
             ctime: now,
             bytes: Vec::new(),

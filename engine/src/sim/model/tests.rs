@@ -30,6 +30,7 @@ fn model_with(caps: Caps) -> Model {
         perm: 0o755,
         uid: 0,
         gid: 0,
+        rdev: 0,
         size: 0,
         nlink: None,
         mtime: Some(Wall(0)),
@@ -238,7 +239,7 @@ fn set_group_id_directories_hand_it_on_and_chown_takes_set_id_bits() {
 fn symlinks_fifos_and_xattrs() {
     let mut world = World::new();
     world.ok(Op::Symlink { path: Path::parse("l"), target: b"f".to_vec() });
-    world.ok(Op::Mknod { path: Path::parse("p"), kind: Fifo, perm: 0o600 });
+    world.ok(Op::Mknod { path: Path::parse("p"), kind: Fifo, perm: 0o600, rdev: 5 });
     world.file("f");
     let open = |path| Op::Open { slot: Slot(0), path: Path::parse(path), how: How::default() };
     assert_eq!(world.run(open("l")), Err(Errno::ELOOP));
