@@ -14,7 +14,7 @@ use crate::op::{Attr, Kind, Name};
 use crate::time::Wall;
 
 use super::lower::{Program, Way, is_explicit, status_changed};
-use super::place::{Place, orphan_key, xattr_key};
+use super::place::{Place, first_version, orphan_key, xattr_key};
 use super::record::{Record, SELF_FIELD};
 use super::tree::What;
 use super::{Keys, Ticket};
@@ -29,7 +29,10 @@ pub struct Committing {
     letters: Vec<(Way, Place)>,
     /// The keys it may change.
     keys: Args,
+    /// What the count of a side hash starts at that it makes.
+    first: i64,
 }
+
 impl Keys {
     pub(super) fn start_commit(
         &mut self,
@@ -55,7 +58,8 @@ impl Keys {
         cx: &Cx<Redis>,
     ) -> Step<Self> {
         let (sides, letters) = (program.sides.clone(), program.letters.clone());
-        let committing = Committing { sides, letters, plan, keys: program.keys.clone() };
+        let (keys, first) = (program.keys.clone(), first_version(token));
+        let committing = Committing { plan, sides, letters, keys, first };
         if program.checks.is_empty() && program.changes.is_empty() {
             // Nothing of it is kept on the server.
             self.apply(&committing.plan, &committing.letters, "");
@@ -93,7 +97,7 @@ impl Keys {
                     };
                     let side = committing.sides.iter().find(|(at, _)| *at as i64 == index);
                     if let Some((_, prefix)) = side {
-                        self.side_written(prefix, version, cx);
+                        self.side_written(prefix, version, Some(committing.first), cx);
                     }
                 }
             }

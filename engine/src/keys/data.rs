@@ -352,7 +352,7 @@ impl Keys {
         let Some(size) = size else { return Step::Fail(self.odd(&what(), last)) };
         let has_record = version >= 0;
         if has_record {
-            self.side_written(&writing.dir, version, cx);
+            self.side_written(&writing.dir, version, None, cx);
         }
         if published && (writing.replace || matches!(writing.way, Way::Staged { .. })) {
             // It may have been gone, and made again.

@@ -393,11 +393,19 @@ impl Keys {
         }
     }
 
-    /// A side hash was changed by us and has this version now (0: it is gone).
-    pub(super) fn side_written(&mut self, prefix: &[u8], version: i64, cx: &mut Cx<Redis>) {
+    /// A side hash was changed by us and has this version now (0: it is gone; `first`: it was
+    /// made).
+    pub(super) fn side_written(
+        &mut self,
+        prefix: &[u8],
+        version: i64,
+        first: Option<i64>,
+        cx: &mut Cx<Redis>,
+    ) {
         self.index_side(prefix, version > 0);
         let known = self.live.versions.get(prefix).copied().unwrap_or(0);
-        if version == known + 1 || version == 0 {
+        let made = known == 0 && Some(version) == first;
+        if made || version == known + 1 || version == 0 {
             self.set_version(prefix, version);
         } else {
             // Somebody else has changed it in between, and the push may still be on its way.

@@ -14,7 +14,7 @@ use crate::layout::{Failure, Layout};
 use crate::op::{Attr, Kind, Name};
 use crate::time::Wall;
 
-use super::place::{Place, orphan_key, session_key, side_key, xattr_key};
+use super::place::{Place, first_version, orphan_key, session_key, side_key, xattr_key};
 use super::record::{self, Record, SELF_FIELD};
 use super::tree::What;
 use super::{Keys, ORPHAN_LEASE, TOKEN_LEASE, TOKEN_SLOTS, scripts};
@@ -95,6 +95,7 @@ impl Program {
             let zero = Bytes::from_static(b"0");
             smallvec![zero.clone(), zero.clone(), zero]
         };
+        args.push(Bytes::from(format!("{}", first_version(token))));
         args.extend(self.checks);
         args.extend(self.changes);
         let script = if self.freeing { &scripts::COMMIT_FREEING } else { &scripts::COMMIT };

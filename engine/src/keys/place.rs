@@ -7,7 +7,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
-use crate::id::Ino;
+use crate::id::{Ino, Token};
 use crate::op::Name;
 
 use super::name::{NAME_MAX, Reading};
@@ -48,6 +48,13 @@ impl Place {
 /// The side hash of a directory.
 pub(super) fn side_key(dir: &[u8]) -> Bytes {
     Bytes::from([RESERVED, b"a:", dir].concat())
+}
+
+/// At which the count of changes of a side hash starts that a commit makes or moves: no other
+/// commit's is the same, nor is any count that started there. A Lua number holds 53 bits.
+pub(super) fn first_version(token: Token) -> i64 {
+    let session = (token.session & 0xffff_ffff) << 20;
+    (session | (token.serial & 0xf_ffff)).max(2) as i64
 }
 
 /// The hash with the extended attributes of a name, or with an empty name of the directory.

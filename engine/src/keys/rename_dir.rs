@@ -19,7 +19,7 @@ use crate::op::{Kind, Name};
 use crate::time::Duration;
 
 use super::lower::Program;
-use super::place::{renames_key, side_key, xattr_key};
+use super::place::{first_version, renames_key, side_key, xattr_key};
 use super::record::Record;
 use super::{Keys, RESERVED, Ticket, scripts};
 
@@ -41,6 +41,8 @@ pub struct Moving {
     /// How many of them are renamed when the replies come.
     done: usize,
     stage: Stage,
+    /// What the counts of side hashes start at in their new places.
+    first: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +124,7 @@ impl Keys {
             pairs,
             done: 0,
             stage,
+            first: first_version(token),
         };
         self.live.own_keys(moving.keys(), cx.now.mono);
         if moving.stage == Stage::Marked {
@@ -249,7 +252,7 @@ impl Keys {
             moving.stage = Stage::Stepping;
             let step = &next[..next.len().min(STEP_PAIRS)];
             moving.done += step.len();
-            retree(step, &moving.from)
+            retree(step, &moving.from, moving.first)
         };
         Step::Work(Self::work(Lane::Meta, alloc::vec![command], Ticket::Tree(Box::new(moving))))
     }
@@ -336,6 +339,7 @@ impl Keys {
             pairs: self.tree_pairs(from, to, own),
             done: 0,
             stage: Stage::Stepping,
+            first: first_version(Token { session: self.live.session(), serial: 0 }),
         };
         // There may be more of them.
         self.live.check_renames_again();
@@ -344,11 +348,11 @@ impl Keys {
 }
 
 /// One step of a large rename.
-fn retree(step: &[(Bytes, Bytes)], from: &[u8]) -> Command {
+fn retree(step: &[(Bytes, Bytes)], from: &[u8], first: i64) -> Command {
     let own = from.split_last().map_or(from, |(_, own)| own);
     let at = step.iter().position(|(key, _)| key == own).map_or(0, |n| 2 * n + 1);
     let keys: Args = step.iter().flat_map(|(from, to)| [from.clone(), to.clone()]).collect();
-    let args = smallvec![Bytes::from(format!("{at}"))];
+    let args = smallvec![Bytes::from(format!("{at}")), Bytes::from(format!("{first}"))];
     Command::Script { script: &scripts::RETREE, keys, args }
 }
 

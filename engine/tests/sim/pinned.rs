@@ -190,3 +190,31 @@ fn nothing_is_left_after_a_flushdb() {
         check(&stage, steps, as_the_keys);
     }
 }
+
+/// Their side hashes had come to the same count of changes.
+#[test]
+fn a_directory_in_the_place_of_another_is_seen_by_the_other_mount() {
+    let setup = Setup::default();
+    let caching = Setup { kernel_caches: true, ..setup.clone() };
+    for seed in 0..20 {
+        let setups = vec![caching.clone(), setup.clone()];
+        let stage = Stage { seed, weather: Weather::BREEZE, setups, ..stage() };
+        let odd = |text: &str| Op::Mkdir { path: path(text), perm: 0 };
+        let steps = vec![
+            Step::Run(1, mkdir("a")),
+            Step::Run(1, odd("a/b")),
+            Step::Run(0, mkdir("c")),
+            Step::Run(1, mkdir("c/d")),
+            Step::Look,
+            Step::Run(1, rename("c/d", "a/b")),
+            Step::Look,
+            Step::Run(1, Op::Rmdir { path: path("a/b") }),
+            Step::Run(1, odd("a/b")),
+            Step::Look,
+            Step::Run(1, Op::Rmdir { path: path("a/b") }),
+            Step::Run(1, mkdir("a/b")),
+            Step::Look,
+        ];
+        check(&stage, steps, as_one);
+    }
+}

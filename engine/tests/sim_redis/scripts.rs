@@ -246,7 +246,7 @@ fn retree(c: &mut Choices<'_>) -> Command {
     let names = ["a", "c", "d", "a.b", "c.x", "e", "f"];
     let keys = (0..=c.below(3)).flat_map(|_| [c.word(&names).into(), c.word(&names).into()]);
     let keys = keys.collect();
-    script(&scripts::RETREE, keys, vec![c.word(&["0", "1", "3"]).into()])
+    script(&scripts::RETREE, keys, vec![c.word(&["0", "1", "3"]).into(), "4096".into()])
 }
 
 fn probe(c: &mut Choices<'_>) -> Command {
@@ -262,8 +262,12 @@ fn commit(c: &mut Choices<'_>) -> Command {
     if c.below(3) == 0 {
         keys[0] = ".sess".into();
     }
-    let mut args: Vec<Bytes> =
-        vec![c.word(&["1", "2"]).into(), c.word(&["7", "8"]).into(), "9000000".into()];
+    let mut args: Vec<Bytes> = vec![
+        c.word(&["1", "2"]).into(),
+        c.word(&["7", "8"]).into(),
+        "9000000".into(),
+        "4096".into(),
+    ];
     for _ in 0..=c.below(2) {
         step(c, &mut args, true);
     }

@@ -1,7 +1,7 @@
 -- Applies a plan: all its checks, then all its changes, or nothing.
 -- KEYS[1] is the session hash of the mount ('' when a second application does no
--- harm). ARGV[1..3]: slot, serial, milliseconds to remember it. When the slot holds
--- the serial, the plan was applied before and {'done'} says so.
+-- harm). ARGV[1..4]: slot, serial, milliseconds to remember it, first version of side
+-- hashes. When the slot holds the serial, the plan was applied before and {'done'} says so.
 -- Then a sequence of steps. Arguments with `i` are indexes into KEYS, 0 for none; a
 -- place is `full_i bare_i field`. Checks stand before changes; a check that fails
 -- ends the script with {'no', number of the check} and nothing written.
@@ -30,7 +30,7 @@
 -- Returns {'ok', places, side key index, its new version, ...}. The places are a letter for
 -- each `make` (s or f: where the value went), for each `remove` (where it was: s, f, g for
 -- the last field of a hash, c, - for none), and two for each `move` (source, target).
-local i = 4
+local i = 5
 local function arg() i = i + 1 return ARGV[i - 1] end
 local function key() return KEYS[tonumber(arg())] end
 local function place() return { full = key(), bare = key(), field = arg() } end
@@ -175,7 +175,7 @@ function changes.move()
 end
 function changes.tree()
   local first, last, own = tonumber(arg()), tonumber(arg()), tonumber(arg())
-  retree(first, last, own)
+  retree(first, last, own, ARGV[4])
 end
 function changes.length()
   local p, size = place(), tonumber(arg())
@@ -249,7 +249,7 @@ local answer = { 'ok', places }
 for _, n in ipairs(order) do
   if touched[n] then
     answer[#answer + 1] = n
-    answer[#answer + 1] = bump(KEYS[n])
+    answer[#answer + 1] = bump(KEYS[n], ARGV[4])
   end
 end
 return answer

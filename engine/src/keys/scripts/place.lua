@@ -79,12 +79,18 @@ local function patch(record, changes)
 end
 
 -- Side hashes count their changes in the field '/v', so that a mount can tell
--- the echo of its own change from somebody else's. '/' is the directory itself.
-local function bump(side)
+-- the echo of its own change from somebody else's. '/' is the directory itself. The
+-- count of one that is new starts at `first`, which no other started at: one that was
+-- removed and made again must not come to the same version.
+local function bump(side, first)
   local version = call('HINCRBY', side, '/v', 1)
   if call('HLEN', side) == 1 then
     call('DEL', side)
     return 0
+  end
+  if version == 1 and first then
+    call('HSET', side, '/v', first)
+    return tonumber(first)
   end
   return version
 end

@@ -9,6 +9,7 @@ use super::super::text::{decimal, parse_i64};
 use super::place::{Arguments, Place, What, patch};
 use super::{ScriptContext, malformed, text};
 use crate::backend::redis::Reply;
+use crate::keys::RESERVED;
 
 /// `retree.lua`
 pub(super) fn retree(
@@ -22,7 +23,8 @@ pub(super) fn retree(
         return Ok(Reply::Int(-1));
     }
     let own = args.first().and_then(|own| parse_i64(own)).unwrap_or(0);
-    Ok(Reply::Int(rename_all(s, &arguments, 1, last, own)?))
+    let version = args.get(1).ok_or_else(|| malformed("no version"))?;
+    Ok(Reply::Int(rename_all(s, &arguments, 1, last, own, version)?))
 }
 
 /// The pairs of keys from `first` to `last`.
@@ -63,12 +65,16 @@ fn rename_all(
     first: i64,
     last: i64,
     own: i64,
+    version: &Bytes,
 ) -> Result<i64, Reply> {
     let mut renamed = 0;
     for (n, from, to) in pairs(arguments, first, last)? {
         let kind = s.typeof_key(Some(from));
         if kind != "none" && !(n == own && kind == "hash") {
             s.redis("RENAME", &[from, to])?;
+            if kind == "hash" && to.strip_prefix(RESERVED).is_some_and(|it| it.starts_with(b"a:")) {
+                s.redis("HSET", &[to, &Bytes::from_static(b"/v"), version])?;
+            }
             renamed += 1;
         }
     }
@@ -82,14 +88,16 @@ pub(super) fn commit(
     args: &[Bytes],
 ) -> Result<Reply, Reply> {
     let session = keys.first().ok_or_else(|| malformed("no session"))?;
-    let [slot, serial, keep, ..] = args else { return Err(malformed("too few arguments")) };
+    let [slot, serial, keep, version, ..] = args else {
+        return Err(malformed("too few arguments"));
+    };
     let remembered = !session.is_empty();
     if remembered && s.redis("HGET", &[session, slot])? == Reply::Bulk(serial.clone()) {
         return Ok(Reply::Array([text("done")].into()));
     }
-    let arguments = Arguments::new(keys, args, 3);
+    let arguments = Arguments::new(keys, args, 4);
     let (touched, order, places) = (BTreeMap::new(), Vec::new(), Vec::new());
-    let mut commit = Commit { s, arguments, touched, order, places };
+    let mut commit = Commit { s, arguments, version, touched, order, places };
     let mut step = 0;
     while commit.arguments.peek().is_some() {
         let word = commit.arguments.arg()?;
@@ -110,7 +118,7 @@ pub(super) fn commit(
     for n in order {
         if touched.get(&n) == Some(&true) {
             let side = Arguments::new(keys, args, 0).nth(n);
-            let version = s.bump(side.ok_or_else(|| malformed("no such key"))?)?;
+            let version = s.bump(side.ok_or_else(|| malformed("no such key"))?, Some(version))?;
             answer.extend([Reply::Int(n), Reply::Int(version)]);
         }
     }
@@ -121,6 +129,8 @@ pub(super) fn commit(
 struct Commit<'c, 's, 'a> {
     s: &'c mut ScriptContext<'s>,
     arguments: Arguments<'a>,
+    /// At which the count of changes of a new side hash starts.
+    version: &'a Bytes,
     /// The side hashes that were named, and whether they were changed.
     touched: BTreeMap<i64, bool>,
     /// The same in the order in which they were named.
@@ -253,7 +263,7 @@ impl<'a> Commit<'_, '_, 'a> {
             b"tree" => {
                 let (first, last) = (self.arguments.number()?, self.arguments.number()?);
                 let own = self.arguments.number()?;
-                rename_all(self.s, &self.arguments, first, last, own).map(|_| ())
+                rename_all(self.s, &self.arguments, first, last, own, self.version).map(|_| ())
             }
             b"length" => self.length(),
             b"patch" => self.patch(),

@@ -193,14 +193,21 @@ impl ScriptContext<'_> {
     }
 
     /// Counts a change of a side hash; one that holds nothing else goes.
-    pub(super) fn bump(&mut self, side: &Bytes) -> Result<i64, Reply> {
+    pub(super) fn bump(&mut self, side: &Bytes, first: Option<&Bytes>) -> Result<i64, Reply> {
         let (version, one) = (Bytes::from_static(b"/v"), Bytes::from_static(b"1"));
         let version = self.number("HINCRBY", &[side, &version, &one])?;
         if self.number("HLEN", &[side])? == 1 {
             self.redis("DEL", &[side])?;
             return Ok(0);
         }
-        Ok(version)
+        match first {
+            Some(first) if version == 1 => {
+                let first_version = parse_i64(first).ok_or_else(|| malformed("not a number"))?;
+                self.redis("HSET", &[side, &Bytes::from_static(b"/v"), first])?;
+                Ok(first_version)
+            }
+            _ => Ok(version),
+        }
     }
 }
 

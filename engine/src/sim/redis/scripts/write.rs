@@ -190,7 +190,7 @@ fn mark_written(
     let times: Vec<(i64, Bytes)> = core::iter::once((6, mtime.clone())).chain(ctime).collect();
     let record = patch(&record, &times)?;
     s.redis("HSET", &[side, name, &record])?;
-    s.bump(side)
+    s.bump(side, None)
 }
 
 /// How the scripts call what a value is.
