@@ -7,6 +7,7 @@
 pub mod generate;
 pub mod harness;
 pub mod model;
+pub mod mongo;
 pub mod ops;
 pub mod play;
 pub mod redis;
