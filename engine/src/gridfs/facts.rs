@@ -27,9 +27,6 @@ pub struct Asked {
     questions: Vec<Want>,
 }
 
-/// Extended attributes made of the document, see `Caps::reserved_xattrs`.
-const MADE_UP: [&str; 2] = ["user.gridfs.id", "user.gridfs.chunk_size"];
-
 /// Matches a name in a directory. The directory stands beside `$elemMatch` too, as the planner
 /// does not use the index on both for an `$elemMatch` alone.
 pub(super) fn match_name(dir: Ino, name: &[u8], body: &mut DocBuf) {
@@ -88,9 +85,7 @@ impl GridFs {
                 Fact::Xattr(self.made_up(*ino, name.as_bytes()))
             }
             Want::Xattr(ino, _) if foreign(&self.tree, *ino) => Fact::Xattr(None),
-            Want::XattrNames(ino) if foreign(&self.tree, *ino) => {
-                Fact::XattrNames(self.made_up_names(*ino))
-            }
+            Want::XattrNames(ino) if foreign(&self.tree, *ino) => Fact::XattrNames(Vec::new()),
             _ => return false,
         };
         facts.insert(want.clone(), fact);
@@ -114,6 +109,7 @@ impl GridFs {
         self.tree.get(ino).filter(|node| node.foreign.is_some())?.id.clone()
     }
 
+    /// Extended attributes made of the document, see `Caps::reserved_xattrs`.
     fn made_up(&self, ino: Ino, name: &[u8]) -> Option<Bytes> {
         let node = self.tree.get(ino)?;
         let text = match name {
@@ -124,11 +120,6 @@ impl GridFs {
             _ => return None,
         };
         Some(Bytes::from(text))
-    }
-
-    fn made_up_names(&self, ino: Ino) -> Vec<Name> {
-        let there = |name: &&&str| self.made_up(ino, name.as_bytes()).is_some();
-        MADE_UP.iter().filter(there).map(|name| Name::from(*name)).collect()
     }
 
     fn question(&self, want: &Want) -> Command {
@@ -265,10 +256,10 @@ impl GridFs {
                     });
                     facts.insert(want.clone(), Fact::Xattr(value));
                 }
-                Want::XattrNames(ino) => {
-                    let mut names = self.made_up_names(*ino);
+                Want::XattrNames(_) => {
+                    // Those made of the document are not listed, so that copies do not carry them.
                     let all = docs.first().map(xattrs).unwrap_or_default();
-                    names.extend(all.into_iter().map(|(name, _)| name));
+                    let names = all.into_iter().map(|(name, _)| name).collect();
                     facts.insert(want.clone(), Fact::XattrNames(names));
                 }
                 Want::StatFs => {

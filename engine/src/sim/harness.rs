@@ -16,6 +16,7 @@
 //! | `kernel.rs` | paths, references and caches of the kernel before a mount |
 //! | `programs.rs` | system calls as the requests that the kernel makes of them |
 
+mod bucket;
 mod kernel;
 mod keyspace;
 mod net;
@@ -34,6 +35,7 @@ use crate::op::{Request, Response};
 use crate::sim::generate::Random;
 use crate::time::{Duration, Mono, Now, Wall};
 
+pub use bucket::{Bucket, LoneBucket};
 use kernel::Kernel;
 pub use kernel::{CALLER, Fs};
 pub use keyspace::Keyspace;

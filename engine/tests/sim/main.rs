@@ -1,6 +1,7 @@
 //! The engine over the simulated Redis: held to the reference model, to the keyspace, and to its
 //! word about round trips.
 
+mod bucket;
 mod check;
 mod keyspace;
 mod listing;
