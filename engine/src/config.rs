@@ -1,9 +1,12 @@
 //! The named bounds and policies of an engine. A queue or cache without a line here is a defect.
 
+use serde::{Deserialize, Serialize};
+
 use crate::time::Duration;
 
 /// Bounds and policies that hold for every layout.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Config {
     /// Answer `EROFS` to everything that would change something.
     pub read_only: bool,

@@ -4,6 +4,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::backend::Backend;
 use crate::errno::Errno;
 use crate::id::{BatchId, Ino, Lane, OpId};
@@ -11,7 +13,8 @@ use crate::op::{Name, Request, Response};
 use crate::time::Mono;
 
 /// Everything that can happen to an engine.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(bound = "")]
 pub enum Input<B: Backend> {
     /// The kernel asks.
     Request(OpId, Request),
@@ -30,7 +33,7 @@ pub enum Input<B: Backend> {
 }
 
 /// The state of a lane's connection.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Link {
     /// Usable. `pushes` tells whether the server sends invalidations on it.
     Up {
@@ -45,7 +48,8 @@ pub enum Link {
 }
 
 /// Everything an engine can want.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(bound = "")]
 pub enum Output<B: Backend> {
     /// Send these commands.
     Submit(Batch<B>),
@@ -60,7 +64,8 @@ pub enum Output<B: Backend> {
 }
 
 /// Commands that travel together on one lane.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, Serialize)]
+#[serde(bound = "")]
 pub struct Batch<B: Backend> {
     /// For the replies.
     pub id: BatchId,
@@ -83,7 +88,7 @@ impl<B: Backend> fmt::Debug for Batch<B> {
 }
 
 /// What the commands of a batch are to each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Mode {
     /// Any may fail without the others.
     Independent,
@@ -94,7 +99,7 @@ pub enum Mode {
 }
 
 /// Why a batch has no replies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Fault {
     /// No byte of it left: it may be sent again freely.
     NotSent,
@@ -103,7 +108,7 @@ pub enum Fault {
 }
 
 /// What the kernel should forget.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Invalidation {
     /// Attributes and cached contents of an inode.
     Inode(Ino),
@@ -117,7 +122,7 @@ pub enum Invalidation {
 }
 
 /// A line for the log.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Notice {
     /// How much it matters.
     pub level: Level,
@@ -126,7 +131,7 @@ pub struct Notice {
 }
 
 /// How much a [`Notice`] matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Level {
     /// Data may be lost or cannot be served.
     Error,

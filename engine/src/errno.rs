@@ -1,7 +1,9 @@
 //! The one list of errors that reach the kernel, with their POSIX names.
 
+use serde::Serialize;
+
 /// An error number as POSIX names it. The numeric value is the frontend's business.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[allow(missing_docs, reason = "the names are POSIX's own, see errno(3)")]
 pub enum Errno {
     EACCES,

@@ -26,6 +26,7 @@
 //! | [`keys`] | the layout that shows a Redis keyspace as files |
 //! | [`gridfs`] | the layout that keeps files in a MongoDB GridFS bucket |
 //! | [`volume`] | the layout that keeps a POSIX filesystem in Redis |
+//! | [`replay`] | the log of a session, and playing it again without a server |
 //! | `sim` | simulated servers and a reference model (feature `sim`) |
 #![no_std]
 
@@ -43,6 +44,7 @@ pub mod id;
 pub mod keys;
 pub mod layout;
 pub mod op;
+pub mod replay;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod time;

@@ -5,12 +5,14 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::id::{Fh, Ino};
+use crate::replay::brief;
 use crate::time::{Duration, Wall};
 
 /// One component of a path: any bytes without `/` and NUL, as the kernel hands them in.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Name(Bytes);
 
 impl Name {
@@ -55,7 +57,10 @@ impl fmt::Display for Name {
 }
 
 /// Who asks: the filesystem ids of the calling process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(default)]
 pub struct Caller {
     /// Its `fsuid`.
     pub uid: u32,
@@ -66,7 +71,7 @@ pub struct Caller {
 }
 
 /// What kind of file an inode is (`S_IFMT`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names are those of inode(7)")]
 pub enum Kind {
     File,
@@ -79,7 +84,7 @@ pub enum Kind {
 }
 
 /// Attributes of an inode, as `stat` shows them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Attr {
     /// Inode number.
     pub ino: Ino,
@@ -106,7 +111,8 @@ pub struct Attr {
 }
 
 /// The attributes that a `SetAttr` changes; `None` leaves one as it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SetAttr {
     /// New permission bits, `07777`.
     pub perm: Option<u16>,
@@ -123,7 +129,7 @@ pub struct SetAttr {
 }
 
 /// A time to set, as `utimensat(2)` gives it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SetTime {
     /// `UTIME_NOW`.
     Now,
@@ -132,7 +138,9 @@ pub enum SetTime {
 }
 
 /// How `rename` treats an existing target (`renameat2(2)`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub enum RenameMode {
     /// Replace it.
     #[default]
@@ -144,7 +152,9 @@ pub enum RenameMode {
 }
 
 /// How `setxattr` treats an existing attribute (`setxattr(2)`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub enum XattrMode {
     /// Create or replace.
     #[default]
@@ -156,7 +166,8 @@ pub enum XattrMode {
 }
 
 /// The open flags that mean something to the engine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
 pub struct OpenFlags {
     /// Opened for writing.
     pub write: bool,
@@ -169,7 +180,7 @@ pub struct OpenFlags {
 }
 
 /// What `fallocate(2)` is to do with a range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FallocateMode {
     /// `FALLOC_FL_KEEP_SIZE`.
     pub keep_size: bool,
@@ -181,8 +192,11 @@ pub struct FallocateMode {
 
 /// A request of the kernel (or of the driver, for [`Request::Attach`] and [`Request::Detach`]).
 ///
+/// Replay logs hold requests by the names of their variants and fields: none of these is ever
+/// renamed, and a field that is added to an existing variant says `#[serde(default)]`.
+///
 /// Each is answered once by `Output::Respond`, but for [`Request::Forget`], which has no answer.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "fields are those of the FUSE operation of the same name")]
 pub enum Request {
     /// Reach the server, check that it can be served from, and start the layout's background
@@ -350,7 +364,7 @@ impl Request {
 }
 
 /// The answer to a [`Request`].
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Response {
     /// It is done and there is nothing to tell.
     Done,
@@ -365,12 +379,14 @@ pub enum Response {
     /// Attributes, and how long the kernel may keep them.
     Attr(Attr, Duration),
     /// The target of a symlink.
+    #[serde(serialize_with = "brief::bytes")]
     Target(Bytes),
     /// An opened file or directory.
     Opened(Opened),
     /// A created and opened file. Counts one lookup of its inode.
     Created(Entry, Opened),
     /// Contents; shorter than asked only at the end of the file.
+    #[serde(serialize_with = "brief::bytes")]
     Data(Bytes),
     /// How many bytes were taken.
     Written(u32),
@@ -380,13 +396,15 @@ pub enum Response {
     /// Figures of the filesystem.
     StatFs(StatFs),
     /// The value of an extended attribute.
+    #[serde(serialize_with = "brief::bytes")]
     Xattr(Bytes),
     /// The names of the extended attributes, each followed by NUL (`listxattr(2)`).
+    #[serde(serialize_with = "brief::bytes")]
     XattrNames(Bytes),
 }
 
 /// What the driver should know of a mount that can serve.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct Attached {
     /// The server or its rights allow no writing.
     pub read_only: bool,
@@ -395,7 +413,7 @@ pub struct Attached {
 }
 
 /// A looked-up name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Entry {
     /// The attributes of its inode.
     pub attr: Attr,
@@ -406,7 +424,7 @@ pub struct Entry {
 }
 
 /// An opened file or directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Opened {
     /// Its handle.
     pub fh: Fh,
@@ -417,7 +435,7 @@ pub struct Opened {
 }
 
 /// One line of a directory listing.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct DirEntry {
     /// Its inode number.
     pub ino: Ino,
@@ -441,7 +459,7 @@ impl DirEntry {
 }
 
 /// Figures of the filesystem, as `statvfs(3)` shows them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct StatFs {
     /// Capacity in bytes.
     pub bytes_total: u64,

@@ -2,8 +2,12 @@
 
 pub use core::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Monotonic time in nanoseconds since an origin the driver chooses (its own start).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Mono(pub u64);
 
 impl Mono {
@@ -24,7 +28,9 @@ impl Mono {
 }
 
 /// Wall-clock time in nanoseconds since the Unix epoch; negative before 1970.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Wall(pub i64);
 
 impl Wall {
@@ -43,7 +49,9 @@ impl Wall {
 }
 
 /// The two clocks at the moment of an input.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Now {
     /// For deadlines, leases and timers.
     pub mono: Mono,

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::Backend;
@@ -119,7 +120,7 @@ impl fmt::Debug for Script {
 /// The answer to one command, the same whether the connection speaks RESP2 or RESP3: maps come
 /// flattened, as arrays of key, value, key, value; sets as arrays; doubles as text; booleans as
 /// integers 0 and 1.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// No value.
     Nil,
@@ -188,7 +189,7 @@ impl fmt::Debug for Reply {
 }
 
 /// Something the server says unasked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Push {
     /// These keys were written, deleted, or expired (`CLIENT TRACKING`).
     Invalidate(Vec<Bytes>),

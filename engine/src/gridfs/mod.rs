@@ -29,6 +29,7 @@
 //! | `adopt.rs` | other programs' files made inodes |
 //! | `data.rs`, `write.rs` | chunks read and written |
 //! | `durable.rs` | what an fsync promises, and how it is kept |
+//! | `recorded.rs` | what a replay log must know: how sessions begin, where contents are |
 //! | `live.rs` | the change stream, leases, background work |
 //! | `live/sweep.rs` | what must go, and what crashes left behind |
 
@@ -44,6 +45,7 @@ mod list;
 mod live;
 mod lower;
 mod options;
+mod recorded;
 mod tree;
 mod write;
 

@@ -3,6 +3,8 @@
 use alloc::format;
 use alloc::string::String;
 
+use serde::{Deserialize, Serialize};
+
 use crate::backend::mongo::Concern;
 
 /// Chunk size of new files unless told otherwise: a power of two, so that blocks of the kernel's
@@ -12,7 +14,8 @@ pub const CHUNK_SIZE: u32 = 256 << 10;
 pub const CHUNK_SIZES: core::ops::RangeInclusive<u32> = 4096..=(8 << 20);
 
 /// Options of the GridFS layout.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Options {
     /// The database.
     pub db: String,

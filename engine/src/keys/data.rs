@@ -55,6 +55,8 @@ enum Way {
     Staged { stage: Bytes, publish: bool },
 }
 
+/// Arguments of the write script before offset and data in turn.
+pub(super) const WRITE_HEAD: usize = 6;
 /// From here on a write is a large one.
 const LARGE: usize = 256 << 10;
 

@@ -17,6 +17,7 @@
 //! | `data.rs` | reading and writing values |
 //! | `live.rs` | what pushes and a second look mean for what is known |
 //! | `tasks.rs` | the index built by SCAN, looking again, orphans |
+//! | `recorded.rs` | what a replay log must know: how sessions begin, where contents are |
 //! | [`scripts`] | the server-side scripts |
 
 mod attach;
@@ -31,6 +32,7 @@ pub mod name;
 mod options;
 mod place;
 mod record;
+mod recorded;
 mod rename_dir;
 pub mod scripts;
 mod tasks;

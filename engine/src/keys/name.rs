@@ -41,6 +41,7 @@ use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::fmt;
 use core::slice;
+use serde::{Deserialize, Serialize};
 
 use sha1_smol::Sha1;
 
@@ -143,9 +144,24 @@ pub enum Reading {
 /// let field = field.unwrap();
 /// assert_eq!((&field.component[..], &field.field[..]), (&b".profile"[..], &b"bak"[..]));
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
 pub struct Naming {
     delimiter: u8,
+}
+
+impl TryFrom<u8> for Naming {
+    type Error = BadDelimiter;
+
+    fn try_from(delimiter: u8) -> Result<Self, BadDelimiter> {
+        Naming::new(delimiter)
+    }
+}
+
+impl From<Naming> for u8 {
+    fn from(naming: Naming) -> u8 {
+        naming.delimiter
+    }
 }
 
 impl Default for Naming {

@@ -2,10 +2,13 @@
 
 use alloc::vec::Vec;
 
+use serde::{Deserialize, Serialize};
+
 use super::name::Naming;
 
 /// The choices, with the defaults of the command line.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Options {
     /// Splits keys into paths.
     pub naming: Naming,
@@ -34,7 +37,7 @@ pub struct Options {
 }
 
 /// Where modes, owners, times, symlinks, empty directories and xattrs are kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Attrs {
     /// In side hashes on the server, written only when they differ from the defaults.
     #[default]

@@ -5,6 +5,7 @@ use alloc::string::String;
 use core::fmt;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::{MAX_DEPTH, PeerError};
 
@@ -13,7 +14,8 @@ use super::{MAX_DEPTH, PeerError};
 /// Its only constructor checks the whole tree, so reading it cannot fail. Strings and names are
 /// bytes: a server does not check them for UTF-8, and one bad name in one stored document must
 /// not make the whole reply unreadable.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Bytes", into = "Bytes")]
 pub struct Doc(Bytes);
 
 /// One name and value of a document.
@@ -148,6 +150,20 @@ impl Doc {
     /// A copy in memory of its own, so that keeping it does not keep the receive buffer.
     pub fn detached(&self) -> Doc {
         Doc(Bytes::copy_from_slice(&self.0))
+    }
+}
+
+impl TryFrom<Bytes> for Doc {
+    type Error = PeerError;
+
+    fn try_from(bytes: Bytes) -> Result<Doc, PeerError> {
+        Doc::parse(bytes)
+    }
+}
+
+impl From<Doc> for Bytes {
+    fn from(doc: Doc) -> Bytes {
+        doc.0
     }
 }
 

@@ -6,6 +6,8 @@ use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::Backend;
 use super::bson::{Doc, DocBuf, Malformed, Segments, Value};
 pub use error::{Refusal, ServerError};
@@ -22,7 +24,9 @@ impl Backend for Mongo {
 
 /// How safe a write must be before it is acknowledged. Stated on every write: the server's own
 /// default waits for a majority, which costs ten times as much.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub enum Concern {
     /// No write concern: a read, or a command that takes none.
     #[default]
@@ -51,7 +55,7 @@ impl Concern {
 
 /// What a reply must say for the commands behind it to be sent. Only batches that are `Ordered`
 /// or `Atomic` look at it: what follows is skipped, and a transaction is aborted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Expect {
     /// Nothing: the next command may be sent before the reply is there.
     #[default]
@@ -187,7 +191,7 @@ impl fmt::Debug for Command {
 }
 
 /// The answer to one command.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// What the server said.
     Doc(Doc),
@@ -262,7 +266,7 @@ impl fmt::Debug for Reply {
 }
 
 /// Something the server says unasked: the change stream over the bucket's files collection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Push {
     /// A change event (change streams specification): `operationType`, `documentKey`, and with
     /// them `fullDocument` or `updateDescription`.
