@@ -252,7 +252,8 @@ impl GridFs {
 
     /// Unlinked files that are still held go now; there is nobody to hold them any more.
     pub(super) fn start_detach(&mut self, cx: &mut Cx<Mongo>) -> Step<Self> {
-        let ids = self.live.take_all_reclaims();
+        let (mut ids, held) = self.live.take_all_reclaims();
+        ids.extend(held.iter().filter_map(|ino| self.tree.get(*ino)?.id.clone()));
         if ids.is_empty() || self.options.read_only {
             return self.leave(Vec::new());
         }

@@ -37,6 +37,8 @@ pub struct Committing {
 enum Stage {
     /// Files of other programs are made inodes first.
     Adopting(Adopting),
+    /// The way up from this directory is asked for, to know a path.
+    Tracing(Ino),
     /// The program.
     Running(Box<Program>),
     /// The primary command did not change what it should have: because it did before, and its
@@ -68,6 +70,34 @@ impl GridFs {
     }
 
     fn run_plan(&mut self, plan: Plan, token: Token, cx: &mut Cx<Mongo>) -> Step<Self> {
+        match self.untraced(&plan) {
+            Some(dir) => self.trace(dir, plan, token),
+            None => self.run_traced(plan, token, cx),
+        }
+    }
+
+    /// A directory whose own directory must be known first: a file that loses its first name gets
+    /// the path of the next as its `filename`, and nobody may have looked there yet.
+    fn untraced(&self, plan: &Plan) -> Option<Ino> {
+        plan.changes.iter().find_map(|change| {
+            let Change::Unlink { dir, name, ino, last: false, .. } = change else { return None };
+            let node = self.tree.get(*ino).filter(|node| node.attr.kind == Kind::File)?;
+            let first = node.links.first()?;
+            let next = node.links.iter().find(|it| *it != first)?;
+            let renamed = first.parent == *dir && first.name == *name;
+            renamed.then(|| self.tree.unknown_above(next.parent))?
+        })
+    }
+
+    fn trace(&self, dir: Ino, plan: Plan, token: Token) -> Step<Self> {
+        let ask = self.find(1, |it| {
+            it.i64(&ours("ino"), dir.0 as i64);
+        });
+        let stage = Stage::Tracing(dir);
+        self.go_on(Committing { plan, token, stage }, alloc::vec![ask], Mode::Ordered)
+    }
+
+    fn run_traced(&mut self, plan: Plan, token: Token, cx: &mut Cx<Mongo>) -> Step<Self> {
         // A length needs chunks changed first.
         let resized = plan.changes.iter().find_map(|change| match change {
             Change::SetAttr { ino, patch } => patch.size.map(|size| (*ino, size)),
@@ -115,6 +145,17 @@ impl GridFs {
                 Err(Some(failure)) => Step::Fail(failure),
                 Err(None) => Step::Done(Outcome::Conflict),
             },
+            Stage::Tracing(dir) => {
+                let docs = replies.first().map(|reply| reply.batch().0).unwrap_or_default();
+                for doc in &docs {
+                    self.see(doc, None, cx);
+                }
+                match self.untraced(&plan) {
+                    Some(next) if next != dir => self.trace(next, plan, token),
+                    // There is no way up to be found.
+                    Some(_) | None => self.run_traced(plan, token, cx),
+                }
+            }
             Stage::Running(program) => self.judge(plan, token, program, replies, cx),
             Stage::Settling(program, mode) => {
                 let Some(reply) = replies.first() else { return Step::fail(Errno::EIO) };
@@ -211,7 +252,9 @@ impl GridFs {
                     }
                 }
                 Change::Unlink { dir, name, ino, last, held, .. } => {
-                    self.unlinked(*dir, name, *ino, *last, *held);
+                    // It may have been closed while this was on its way.
+                    let held = *held && cx.is_open(*ino);
+                    self.unlinked(*dir, name, *ino, *last, held);
                 }
                 Change::Rename { dir, name, to_dir, to_name, ino, kind } => {
                     let old = self.tree.filename(*dir, name);

@@ -45,6 +45,8 @@ pub(super) struct Live {
     /// Everything that was known before is void.
     lost: Epoch,
     reclaims: VecDeque<(Mono, Id)>,
+    /// What a task is removing.
+    reclaiming: Vec<Id>,
     /// Unlinked and open.
     held: BTreeSet<Ino>,
     /// Directories whose `filename`s below are to follow: inode, old and new path.
@@ -124,8 +126,12 @@ impl Live {
         self.reclaims.push_back((now.after(GRACE), id));
     }
 
-    pub(super) fn take_all_reclaims(&mut self) -> Vec<Id> {
-        self.reclaims.drain(..).map(|(_, id)| id).collect()
+    /// Everything that is to be removed at some time, and what is unlinked and was open, as
+    /// nobody can have it open any more.
+    pub(super) fn take_all_reclaims(&mut self) -> (Vec<Id>, BTreeSet<Ino>) {
+        let waiting = self.reclaims.drain(..).map(|(_, id)| id);
+        let ids = waiting.chain(core::mem::take(&mut self.reclaiming)).collect();
+        (ids, core::mem::take(&mut self.held))
     }
 
     pub(super) fn hold(&mut self, ino: Ino) {
@@ -360,6 +366,7 @@ impl GridFs {
                 due
             };
             if !due.is_empty() {
+                self.live.reclaiming.clone_from(&due);
                 return Some((Lane::Bulk, alloc::vec![self.ask_gone(&due)], Task::Reclaim));
             }
             if self.live.next_heartbeat.is_some_and(|at| at <= now) {
@@ -383,6 +390,9 @@ impl GridFs {
         self.live.now = cx.now.mono;
         if let Some(error) = replies.iter().find_map(Reply::error) {
             self.live.busy = false;
+            for id in core::mem::take(&mut self.live.reclaiming) {
+                self.live.reclaim_later(id, cx.now.mono);
+            }
             self.live.scanned(cx);
             return Step::Fail(self.refused(&error, "background work"));
         }
@@ -419,6 +429,7 @@ impl GridFs {
             Task::Housekeeping => {}
         }
         self.live.busy = false;
+        self.live.reclaiming.clear();
         Step::Done(Outcome::Done)
     }
 

@@ -151,6 +151,19 @@ impl Tree {
         Some(names)
     }
 
+    /// The first directory on the way up from this one of which nothing is known.
+    pub(super) fn unknown_above(&self, dir: Ino) -> Option<Ino> {
+        let mut at = dir;
+        for _ in 0..DEPTH {
+            match self.nodes.get(&at) {
+                None => return Some(at),
+                Some(node) if at != Ino::ROOT && node.foreign.is_none() => at = node.parent,
+                Some(_) => return None,
+            }
+        }
+        None
+    }
+
     /// The key of a directory in the index of foreign files.
     pub(super) fn key(&self, dir: Ino) -> Option<Key> {
         let names = self.path(dir)?;
