@@ -6,7 +6,10 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Mutex, PoisonError, TryLockError};
 
+use dbmount_engine::backend::mongo::{Mongo, Push, Reply};
 use dbmount_engine::contract::Link;
+use dbmount_engine::gridfs;
+use dbmount_engine::sim::mongo::{ClientId, Server, change_stream};
 use dbmount_engine::{Batch, BatchId, Input, Lane, Now};
 
 use crate::machine::{Clock, Sink, Transport, Wire};
@@ -89,4 +92,38 @@ impl<B: Wire, S> fmt::Debug for SimTransport<B, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SimTransport").finish_non_exhaustive()
     }
+}
+
+/// A simulated replica set with one client for each lane.
+#[derive(Debug)]
+pub struct SimMongo {
+    server: Server,
+}
+
+impl SimMongo {
+    /// An empty server whose push client watches the bucket.
+    #[must_use]
+    pub fn new(now: Now, options: &gridfs::Options) -> Self {
+        let mut server = Server::new(now);
+        server.watch(now, client(Lane::Push), &change_stream(&options.db, &options.files()));
+        SimMongo { server }
+    }
+}
+
+impl SimServer<Mongo> for SimMongo {
+    fn execute(&mut self, now: Now, batch: &Batch<Mongo>) -> Vec<Reply> {
+        self.server.run(now, client(batch.lane), batch)
+    }
+
+    fn take_pushes(&mut self) -> Vec<Push> {
+        self.server.take_pushes(client(Lane::Push))
+    }
+}
+
+fn client(lane: Lane) -> ClientId {
+    ClientId(match lane {
+        Lane::Push => 1,
+        Lane::Meta => 2,
+        Lane::Bulk => 3,
+    })
 }

@@ -16,7 +16,7 @@ use dbmount_transport_redis::{Endpoint, Secret};
 
 use crate::driver::Driver;
 use crate::machine::{Clock, Machine, Sink};
-use crate::sim::SimTransport;
+use crate::sim::{SimMongo, SimTransport};
 
 /// What to mount, as the user named it.
 #[derive(Clone, PartialEq, Eq)]
@@ -27,11 +27,16 @@ pub enum Source {
     Mongo(String),
     /// The keys layout over a simulated server in this process.
     MemKeys,
+    /// The GridFS layout over a simulated server in this process.
+    MemGridfs,
 }
 
 /// What to say when a source is not understood.
 const EXAMPLES: &str = "redis://127.0.0.1:6379/0, unix:///run/redis.sock?db=0, \
-                        mongodb://127.0.0.1/db.bucket, mem:keys";
+                        mongodb://127.0.0.1/db.bucket, mem:keys, mem:gridfs";
+
+/// The bucket of `mem:gridfs`; there is nobody at that address.
+const MEM_BUCKET: &str = "mongodb://mem/test.fs";
 
 impl Source {
     /// Understands a source.
@@ -65,8 +70,9 @@ impl Source {
                 .to_owned()),
             "mem" => match rest {
                 "" | "keys" => Ok(Source::MemKeys),
-                "gridfs" | "volume" => Err(format!("mem:{rest} is not there yet; use mem:keys")),
-                _ => Err(format!("{shown:?}: there is mem:keys, and nothing else in mem: yet")),
+                "gridfs" => Ok(Source::MemGridfs),
+                "volume" => Err(format!("mem:{rest} is not there yet; use mem:keys")),
+                _ => Err(format!("{shown:?}: there are mem:keys and mem:gridfs")),
             },
             _ => Err(format!("{shown:?} is not a source; examples: {EXAMPLES}")),
         }
@@ -77,7 +83,7 @@ impl Source {
     pub fn has_secret(&self) -> bool {
         match self {
             Source::Redis(url) | Source::Mongo(url) => redact(url) != *url,
-            Source::MemKeys => false,
+            Source::MemKeys | Source::MemGridfs => false,
         }
     }
 
@@ -100,6 +106,7 @@ impl fmt::Display for Source {
         match self {
             Source::Redis(url) | Source::Mongo(url) => f.write_str(&redact(url)),
             Source::MemKeys => f.write_str("mem:keys"),
+            Source::MemGridfs => f.write_str("mem:gridfs"),
         }
     }
 }
@@ -262,6 +269,19 @@ impl Opener for Sources {
                 driver.deliver(SimTransport::<_, crate::redis::SimRedis>::links_up());
                 serve.serve(driver)
             }
+            Source::MemGridfs => {
+                let uri = ConnectionString::parse(MEM_BUCKET).map_err(|error| error.to_string())?;
+                let options = settings.gridfs(&uri)?;
+                let now = clock.now();
+                let server = SimMongo::new(now, &options);
+                let layout = GridFs::new(options, now);
+                let engine = Engine::new(settings.config.clone(), layout, seed(), now);
+                let driver = Driver::start(engine, clock, |_| {
+                    Ok::<_, String>(Box::new(SimTransport::new(server, clock)) as _)
+                })?;
+                driver.deliver(SimTransport::<_, SimMongo>::links_up());
+                serve.serve(driver)
+            }
         }
     }
 }
@@ -359,6 +379,7 @@ mod tests {
         for (text, want) in [
             ("mem:", Source::MemKeys),
             ("mem:keys", Source::MemKeys),
+            ("mem:gridfs", Source::MemGridfs),
             ("redis://h/0", Source::Redis("redis://h/0".into())),
             ("mongodb://h/db.b", Source::Mongo("mongodb://h/db.b".into())),
             ("unix:///run/r.sock?db=1", Source::Redis("unix:///run/r.sock?db=1".into())),
@@ -379,7 +400,6 @@ mod tests {
             ("rediss://h", "not there yet"),
             ("mongodb:h/db.bucket", "two slashes"),
             ("mongodb+srv://h/db.bucket", "not there yet"),
-            ("mem:gridfs", "not there yet"),
             ("mem:volume", "not there yet"),
             ("mem:x", "mem:keys"),
             ("ftp://u:secret@h", "examples:"),

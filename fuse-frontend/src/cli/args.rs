@@ -24,6 +24,7 @@ Sources:
   mongodb://[USER:PASSWORD@]HOST[:PORT]/DB.BUCKET
                                              a GridFS bucket (a preview)
   mem:keys                                   a simulated Redis in this process, gone at unmount
+  mem:gridfs                                 a simulated MongoDB in this process
   mem:                                       the same as mem:keys for now (it will be a volume)
 
 Examples:

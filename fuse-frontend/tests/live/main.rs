@@ -19,6 +19,8 @@ mod git;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod mem;
+#[cfg(test)]
 mod mount;
 #[cfg(test)]
 mod names;
