@@ -166,6 +166,8 @@ static TABLE: &[Spec] = &[
     spec("zadd", -4, M, zsets::zadd),
     spec("zcard", 2, R, zsets::zcard),
     spec("zrange", -4, R, zsets::zrange),
+    spec("zrangebylex", -4, R, zsets::zrangebylex),
+    spec("zrangebyscore", -4, R, zsets::zrangebyscore),
     spec("zrem", -3, W, zsets::zrem),
     spec("zscan", -3, R, zsets::zscan),
     spec("zscore", 3, R, zsets::zscore),

@@ -5,6 +5,7 @@ mod commit;
 mod place;
 mod read;
 mod render;
+mod volume;
 mod write;
 
 use bytes::Bytes;
@@ -38,6 +39,18 @@ static TWINS: &[(&str, Twin)] = &[
     ("stage", write::stage),
     ("stat", read::stat),
     ("unmake", write::unmake),
+    ("volume-chain", volume::chain),
+    ("volume-clean", volume::clean),
+    ("volume-commit", volume::commit),
+    ("volume-commit-freeing", volume::commit),
+    ("volume-enter", volume::enter),
+    ("volume-figures", volume::figures),
+    ("volume-format", volume::format),
+    ("volume-look", volume::look),
+    ("volume-page", volume::page),
+    ("volume-probe", volume::probe),
+    ("volume-reap", volume::reap),
+    ("volume-write", volume::write),
     ("write", write::write),
     ("xattr", read::xattr),
 ];

@@ -1,4 +1,4 @@
-//! Commands on sorted sets. Ranges are by rank only.
+//! Commands on sorted sets.
 
 use alloc::vec::Vec;
 
@@ -132,6 +132,93 @@ pub(super) fn zrange(cx: &mut Cx<'_>, args: &[Bytes]) -> Answer {
         order.skip(from).take(to - from).for_each(|(member, value)| visit(member, value));
     }
     Ok(Reply::Array(items))
+}
+
+/// One end of a range by member: a member, and whether it belongs to the range.
+enum Lex {
+    Least,
+    Most,
+    At(Bytes, bool),
+}
+
+impl Lex {
+    fn parse(text: &Bytes) -> Result<Lex, Reply> {
+        match text.first() {
+            Some(b'-') if text.len() == 1 => Ok(Lex::Least),
+            Some(b'+') if text.len() == 1 => Ok(Lex::Most),
+            Some(b'[') => Ok(Lex::At(text.slice(1..), true)),
+            Some(b'(') => Ok(Lex::At(text.slice(1..), false)),
+            _ => Err(fail("ERR min or max not valid string range item")),
+        }
+    }
+}
+
+/// One end of a range by score.
+fn parse_bound(text: &Bytes) -> Result<(f64, bool), Reply> {
+    let invalid = || fail("ERR min or max is not a float");
+    let (digits, inclusive) = match text.strip_prefix(b"(") {
+        Some(digits) => (digits, false),
+        None => (&text[..], true),
+    };
+    let value = parse_f64(digits).filter(|value| !value.is_nan()).ok_or_else(invalid)?;
+    Ok((value, inclusive))
+}
+
+/// `LIMIT offset count` at the end of a range by member or score. A negative count is no limit.
+fn parse_limit(args: &[Bytes]) -> Result<(usize, usize), Reply> {
+    match args {
+        [] => Ok((0, usize::MAX)),
+        [word, offset, limit] if word.eq_ignore_ascii_case(b"limit") => {
+            let number = |text| parse_i64(text).ok_or_else(|| fail(NOT_AN_INTEGER));
+            let (offset, limit) = (number(offset)?, number(limit)?);
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            // A negative offset skips more than there can be.
+            Ok(usize::try_from(offset).map_or((0, 0), |offset| (offset, limit)))
+        }
+        _ => Err(fail(SYNTAX)),
+    }
+}
+
+/// `ZRANGEBYLEX key min max [LIMIT offset count]`; all scores are the same.
+pub(super) fn zrangebylex(cx: &mut Cx<'_>, args: &[Bytes]) -> Answer {
+    let (skip, take) = parse_limit(&args[4..])?;
+    let (min, max) = (Lex::parse(&args[2])?, Lex::parse(&args[3])?);
+    let Some(zset) = cx.zset(&args[1])? else { return Ok(Reply::Array(Vec::new())) };
+    let Some(((least, _), _)) = zset.order.first_key_value() else {
+        return Ok(Reply::Array(Vec::new()));
+    };
+    let start = match &min {
+        Lex::Least => Bytes::new(),
+        Lex::Most => return Ok(Reply::Array(Vec::new())),
+        Lex::At(member, _) => member.clone(),
+    };
+    let after_min = |member: &Bytes| match &min {
+        Lex::At(min, false) => member > min,
+        _ => true,
+    };
+    let before_max = |member: &Bytes| match &max {
+        Lex::Least => false,
+        Lex::Most => true,
+        Lex::At(max, true) => member <= max,
+        Lex::At(max, false) => member < max,
+    };
+    let members = zset.order.range((*least, start)..).map(|((_, member), _)| member);
+    let members = members.filter(|it| after_min(it)).take_while(|it| before_max(it));
+    Ok(Reply::Array(members.skip(skip).take(take).cloned().map(Reply::Bulk).collect()))
+}
+
+/// `ZRANGEBYSCORE key min max [LIMIT offset count]`
+pub(super) fn zrangebyscore(cx: &mut Cx<'_>, args: &[Bytes]) -> Answer {
+    let (skip, take) = parse_limit(&args[4..])?;
+    let ((min, min_in), (max, max_in)) = (parse_bound(&args[2])?, parse_bound(&args[3])?);
+    let Some(zset) = cx.zset(&args[1])? else { return Ok(Reply::Array(Vec::new())) };
+    let within = |score: f64| {
+        (if min_in { score >= min } else { score > min })
+            && (if max_in { score <= max } else { score < max })
+    };
+    let found = zset.order.iter().filter(|(_, score)| within(**score));
+    let members = found.map(|((_, member), _)| Reply::Bulk(member.clone()));
+    Ok(Reply::Array(members.skip(skip).take(take).collect()))
 }
 
 pub(super) fn zscan(cx: &mut Cx<'_>, args: &[Bytes]) -> Answer {
