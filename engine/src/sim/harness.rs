@@ -17,6 +17,7 @@
 //! | `programs.rs` | system calls as the requests that the kernel makes of them |
 
 mod bucket;
+mod disk;
 mod kernel;
 mod keyspace;
 mod net;
@@ -36,6 +37,7 @@ use crate::sim::generate::Random;
 use crate::time::{Duration, Mono, Now, Wall};
 
 pub use bucket::{Bucket, LoneBucket};
+pub use disk::Disk;
 use kernel::Kernel;
 pub use kernel::{CALLER, Fs};
 pub use keyspace::Keyspace;

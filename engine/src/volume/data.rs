@@ -159,8 +159,7 @@ impl Volume {
         if tries >= TRIES {
             return Step::fail(Errno::EBUSY);
         }
-        let (ctime, old) = (node.ctime.max(out.mtime), node.data);
-        let replace = out.replace && (node.size > 0 || node.stale > 0);
+        let (old, replace) = (node.data, out.replace && (node.size > 0 || node.stale > 0));
         let into = match (replace, self.fresh_number()) {
             (false, _) => old,
             (true, Some(fresh)) => DataId(fresh),
@@ -181,7 +180,6 @@ impl Volume {
                 Bytes::from_static(how.as_bytes()),
                 stamp.to_bytes(),
                 Bytes::from(format!("{}", out.mtime.0)),
-                Bytes::from(format!("{}", ctime.0)),
                 decimal(reach),
                 decimal(ino.0),
                 decimal(into.0),

@@ -11,3 +11,4 @@ mod pinned;
 mod round_trips;
 mod shared;
 mod storm;
+mod volume;

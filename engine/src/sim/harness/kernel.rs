@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use crate::contract::Invalidation;
 use crate::errno::Errno;
 use crate::id::{Fh, Ino};
-use crate::op::{Attr, Caller, Entry, Kind, Name, OpenFlags, Request, Response};
+use crate::op::{Attr, Caller, Entry, Kind, Name, OpenFlags, RenameMode, Request, Response};
 use crate::sim::ops::{Outcome, Path, Reply, Slot};
 use crate::time::{Duration, Mono};
 
@@ -134,7 +134,8 @@ impl<'a, S: Site> Fs<'a, S> {
                 | Request::Create { parent, name, .. }
                 | Request::Mkdir { parent, name, .. }
                 | Request::Mknod { parent, name, .. }
-                | Request::Symlink { parent, name, .. },
+                | Request::Symlink { parent, name, .. }
+                | Request::Link { parent, name, .. },
             ) => {
                 *kernel.looked.entry(entry.attr.ino).or_default() += 1;
                 kernel.learn(*parent, name, entry, now);
@@ -150,11 +151,15 @@ impl<'a, S: Site> Fs<'a, S> {
             (Ok(Response::Attr(attr, ttl)), _) if kernel.caches => {
                 kernel.attrs.insert(attr.ino, (*attr, now.after(*ttl)));
             }
-            (Ok(Response::Done), Request::Rename { parent, name, to_parent, to_name, .. }) => {
-                // The name moves with its lease.
-                if let Some(moved) = kernel.entries.remove(&(*parent, name.clone())) {
-                    kernel.entries.insert((*to_parent, to_name.clone()), moved);
+            (Ok(Response::Done), Request::Rename { parent, name, to_parent, to_name, mode }) => {
+                // The name moves with its lease, and so does the other when they change places.
+                let (from, to) = ((*parent, name.clone()), (*to_parent, to_name.clone()));
+                let (moved, other) = (kernel.entries.remove(&from), kernel.entries.remove(&to));
+                let same = moved.map(|it| it.0) == other.map(|it| it.0);
+                if *mode == RenameMode::Exchange || same {
+                    kernel.entries.extend(other.map(|other| (from, other)));
                 }
+                kernel.entries.extend(moved.map(|moved| (to, moved)));
             }
             _ => {}
         }
@@ -165,6 +170,12 @@ impl<'a, S: Site> Fs<'a, S> {
     fn distrust(&mut self, request: &Request) {
         let kernel = self.kernel();
         let mut changed = Vec::new();
+        let unknown = match request {
+            Request::Unlink { parent, name } | Request::Rename { parent, name, .. } => {
+                !kernel.entries.contains_key(&(*parent, name.clone()))
+            }
+            _ => false,
+        };
         match request {
             Request::Create { parent, name, .. }
             | Request::Mkdir { parent, name, .. }
@@ -176,12 +187,23 @@ impl<'a, S: Site> Fs<'a, S> {
                 let gone = kernel.entries.remove(&(*parent, name.clone()));
                 changed.extend(gone.and_then(|(ino, _)| ino));
             }
-            Request::Rename { parent, name, to_parent, to_name, .. } => {
+            Request::Rename { parent, name, to_parent, to_name, mode } => {
                 changed.extend([*parent, *to_parent]);
-                let moved = kernel.entries.get(&(*parent, name.clone()));
-                changed.extend(moved.and_then(|(ino, _)| *ino));
-                let gone = kernel.entries.remove(&(*to_parent, to_name.clone()));
-                changed.extend(gone.and_then(|(ino, _)| ino));
+                let moved = kernel.entries.get(&(*parent, name.clone())).copied();
+                changed.extend(moved.and_then(|(ino, _)| ino));
+                let at = (*to_parent, to_name.clone());
+                let there = kernel.entries.get(&at).copied();
+                // Two names of one file stay both.
+                let stays =
+                    *mode == RenameMode::Exchange || moved.map(|it| it.0) == there.map(|it| it.0);
+                if !stays {
+                    kernel.entries.remove(&at);
+                }
+                changed.extend(there.and_then(|(ino, _)| ino));
+            }
+            Request::Link { ino, parent, name } => {
+                changed.extend([*ino, *parent]);
+                kernel.entries.remove(&(*parent, name.clone()));
             }
             Request::SetAttr { ino, .. }
             | Request::SetXattr { ino, .. }
@@ -189,6 +211,10 @@ impl<'a, S: Site> Fs<'a, S> {
             | Request::Write { ino, .. }
             | Request::Open { ino, flags: OpenFlags { truncate: true, .. } } => changed.push(*ino),
             _ => {}
+        }
+        if unknown {
+            // The real one has looked up what it is about.
+            kernel.attrs.clear();
         }
         for ino in changed {
             kernel.attrs.remove(&ino);

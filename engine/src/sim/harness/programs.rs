@@ -365,7 +365,7 @@ impl<S: Site> Fs<'_, S> {
                 self.doubt_all();
                 seen = self.find_and_look(&path);
             }
-            let (attr, mut summary) = seen.map_err(at)?;
+            let (attr, summary) = seen.map_err(at)?;
             if attr.kind == Kind::Dir {
                 let slot = Slot(u8::MAX);
                 self.try_run(&Op::OpenDir { slot, path: path.clone() }).map_err(at)?;
@@ -383,12 +383,15 @@ impl<S: Site> Fs<'_, S> {
             if path < *first {
                 first.clone_from(&path);
             }
-            summary.first = Some(first.clone());
-            let again = tree.insert(path.clone(), summary);
+            let again = tree.insert(path.clone(), (attr.ino, summary));
             assert!(again.is_none(), "{path} is listed twice");
         }
         self.give_back();
-        Ok(tree)
+        let finished = tree.into_iter().map(|(path, (ino, mut summary))| {
+            summary.first = firsts.get(&ino).cloned();
+            (path, summary)
+        });
+        Ok(finished.collect())
     }
 }
 

@@ -144,9 +144,14 @@ fn after_the_crash<S: Site>(
     models: [Model; 2],
     dirty: &BTreeSet<Slot>,
 ) -> Option<String> {
+    // All names of a file that was written.
     let written = |model: &Model| {
-        let open = model.open_paths().into_iter();
-        open.filter(|(slot, _)| dirty.contains(slot)).map(|(_, path)| path).collect::<Vec<_>>()
+        let tree = model.tree();
+        let open = model.open_paths().into_iter().filter(|(slot, _)| dirty.contains(slot));
+        let firsts: BTreeSet<Option<Path>> =
+            open.filter_map(|(_, path)| Some(tree.get(&path)?.first.clone())).collect();
+        let names = tree.into_iter().filter(|(_, summary)| firsts.contains(&summary.first));
+        names.map(|(path, _)| path).collect::<Vec<_>>()
     };
     let unsure: BTreeSet<Path> = models.iter().flat_map(written).collect();
     world.set_weather(Weather::CALM);

@@ -210,16 +210,21 @@ pub(super) fn write(
     args: &[Bytes],
 ) -> Result<Reply, Reply> {
     let (inode, usage, queue) = (nth(keys, 0)?, nth(keys, 1)?, nth(keys, 2)?);
-    let [how, stamp, mtime, ctime, reach, ino, into, at, most, pieces @ ..] = args else {
+    let [how, stamp, mtime, reach, ino, into, at, most, pieces @ ..] = args else {
         return Err(malformed("too few arguments"));
     };
-    let now = s.fields(inode, &["nlink", "size", "stale", "data", "change"])?;
-    let [nlink, size, stale, data, change] = &now[..] else {
+    let now = s.fields(inode, &["nlink", "size", "stale", "data", "change", "ctime"])?;
+    let [nlink, size, stale, data, change, ctime] = &now[..] else {
         return Err(malformed("no fields"));
     };
     if *nlink == Reply::Nil {
         return Ok(Reply::Array([text("gone")].into()));
     }
+    // Compared as Lua does it, in doubles.
+    let ctime = match bulk(Some(ctime)) {
+        Some(ctime) if number(&ctime)? as f64 > number(mtime)? as f64 => ctime,
+        _ => mtime.clone(),
+    };
     let has_stale = *stale != Reply::Nil;
     let (size, mut stale) = (value(Some(size))?, value(Some(stale))?);
     let (reach, most) = (number(reach)?, number(most)?);
@@ -274,7 +279,7 @@ pub(super) fn write(
         }
         pairs.push(("data", into.clone()));
     }
-    pairs.extend([("size", decimal(new)), ("mtime", mtime.clone()), ("ctime", ctime.clone())]);
+    pairs.extend([("size", decimal(new)), ("mtime", mtime.clone()), ("ctime", ctime)]);
     pairs.push(("change", stamp.clone()));
     s.set(inode, &pairs)?;
     let former = bulk(Some(change)).unwrap_or_default();

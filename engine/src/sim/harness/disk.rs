@@ -1,0 +1,58 @@
+//! The volume layout over the simulated Redis.
+
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use crate::backend::redis::Command;
+use crate::sim::redis;
+use crate::time::Now;
+use crate::volume::key::Keyspace;
+use crate::volume::{Format, Options, Volume};
+
+use super::site::{ClientId, Site};
+use super::{CALLER, Setup};
+
+/// A volume, made by whoever mounts it first.
+#[derive(Clone, Copy, Debug)]
+pub enum Disk {}
+
+impl Site for Disk {
+    type Layout = Volume;
+    type Options = Options;
+    type Server = redis::Server;
+
+    const NAME: &'static str = "volume";
+    const KEEPS_TIMES: bool = true;
+
+    fn server(now: Now) -> redis::Server {
+        redis::Server::new(now)
+    }
+
+    /// Small blocks, so that small files have several.
+    fn options() -> Options {
+        let keys = Keyspace::new("disk").unwrap_or_else(|why| unreachable!("{why}"));
+        let (uid, gid) = (CALLER.uid, CALLER.gid);
+        let format = Format { block: 4 << 10, uid, gid, keep: true, ..Format::default() };
+        Options { format: Some(format), ..Options::new(keys) }
+    }
+
+    fn layout(options: &Options, _now: Now) -> Volume {
+        Volume::new(options.clone())
+    }
+
+    /// What a mount wants to hear of, as the frontend chooses it.
+    fn subscribe(
+        server: &mut redis::Server,
+        now: Now,
+        client: ClientId,
+        setup: &Setup<Self>,
+    ) -> bool {
+        let mut words = Vec::from(["CLIENT", "TRACKING", "ON", "BCAST"].map(Bytes::from));
+        for prefix in setup.options.keys.tracked() {
+            words.extend([Bytes::from_static(b"PREFIX"), prefix]);
+        }
+        server.execute(now, client.into(), &Command::plain(words));
+        true
+    }
+}
