@@ -59,6 +59,8 @@ pub enum Misuse {
     Session(&'static str),
     /// A server selection that no topology can satisfy (max staleness too small and the like).
     Selection(&'static str),
+    /// TLS was asked for, which is not there yet.
+    Tls,
     /// A feature this crate does not have.
     Unsupported(&'static str),
 }
@@ -104,6 +106,8 @@ pub const DUPLICATE_KEY: i32 = 11_000;
 pub const COMMAND_NOT_FOUND: i32 = 59;
 /// A change stream on a server that is no member of a replica set.
 pub const CHANGE_STREAM_NEEDS_REPLICA_SET: i32 = 40_573;
+/// Where a change stream stopped is not to be found any more.
+pub const CHANGE_STREAM_HISTORY_LOST: i32 = 286;
 /// The user may not do that.
 pub const UNAUTHORIZED: i32 = 13;
 /// Wrong name or password.
@@ -187,6 +191,10 @@ impl fmt::Display for Misuse {
             Misuse::NotCompressible => f.write_str("this command must never be compressed"),
             Misuse::Session(what) => write!(f, "session: {what}"),
             Misuse::Selection(what) => write!(f, "server selection: {what}"),
+            Misuse::Tls => f.write_str(
+                "TLS is not there yet; leave out tls=true, and where the network is not to be \
+                 trusted reach the server through a tunnel, such as `ssh -L`",
+            ),
             Misuse::Unsupported(what) => write!(f, "{what} is not supported"),
         }
     }

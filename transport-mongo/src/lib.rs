@@ -1,7 +1,7 @@
 //! MongoDB connections for dbmount: a self-contained wire codec, connection strings, SCRAM,
 //! topology, sessions, and the sockets below them.
 //!
-//! Everything but [`connection`] is sans-IO: bytes, integers of time and random
+//! Everything but [`connection`] and the threads of [`lanes`] is sans-IO: bytes, integers of time and random
 //! nonces come in as arguments, values go out. So the codec, the connection string parser, the
 //! authentication exchange and the topology are tested without a server, from the vectors of
 //! the RFCs and the official MongoDB specification tests.
@@ -16,6 +16,7 @@
 //! | [`session`], [`retry`] | session ids, transactions, what may be sent again |
 //! | [`change_stream`] | watching for other writers |
 //! | [`connection`] | sockets: connections, pools, monitors, deployments |
+//! | [`lanes`] | what an engine's batches travel on |
 //! | [`error`] | errors by blame |
 //! | [`fuzz`] | bodies of the fuzz targets |
 //!
@@ -34,6 +35,7 @@ pub mod connection;
 pub mod error;
 pub mod fuzz;
 pub mod hello;
+pub mod lanes;
 pub mod retry;
 pub mod session;
 pub mod topology;

@@ -13,7 +13,8 @@ use super::{Connection, Monitor, Pool, PoolBounds, Pooled, Sender, Setup, random
 use crate::error::{AuthError, Error, Misuse, Sent};
 use crate::topology::{
     ApplicationError, Criteria, ErrorKind, HandshakeStage, LOCAL_THRESHOLD_MS, PoolGeneration,
-    Topology, TopologyType, in_latency_window, is_recovering, pick_by_load,
+    ServerDescription, ServerType, Topology, TopologyType, in_latency_window, is_recovering,
+    pick_by_load,
 };
 use crate::uri::{ConnectionString, MonitoringMode, ServerAddress};
 
@@ -30,6 +31,8 @@ pub struct Deployment(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    /// The servers as the user named them, for messages.
+    hosts: String,
     setup: Setup,
     bounds: PoolBounds,
     mode: MonitoringMode,
@@ -51,6 +54,8 @@ struct State {
     urgent: BTreeSet<ServerAddress>,
     /// Tells the monitors of one address apart: a server may leave and come back.
     next_watch: u64,
+    /// Connections outside the pools, to be closed when their generation is of the past.
+    lanes: Vec<(ServerAddress, PoolGeneration, Sender)>,
 }
 
 /// A monitor thread as the deployment knows it.
@@ -92,8 +97,11 @@ impl Deployment {
             monitors: BTreeMap::new(),
             urgent: BTreeSet::new(),
             next_watch: 0,
+            lanes: Vec::new(),
         };
+        let hosts: Vec<String> = uri.hosts.iter().map(ToString::to_string).collect();
         let deployment = Deployment(Arc::new(Inner {
+            hosts: hosts.join(","),
             setup: Setup::from_uri(uri)?,
             bounds: PoolBounds::from_options(options),
             mode: options.server_monitoring_mode.unwrap_or_default(),
@@ -200,7 +208,8 @@ impl Deployment {
     }
 
     /// A connection outside any pool, for a lane of its own (metadata, bulk, change stream), and
-    /// the generation to report its errors under.
+    /// the generation to report its errors under. It is closed when its monitor finds the server
+    /// dead, so whoever waits for a reply without a deadline learns it.
     ///
     /// # Errors
     /// As [`Self::check_out`].
@@ -213,13 +222,35 @@ impl Deployment {
         let generation = self.0.state().topology.generation(&address);
         let until = deadline.min(Instant::now() + self.0.bounds.connect_timeout);
         match Connection::open(&address, &self.0.setup, until) {
-            Ok(connection) => Ok((connection, generation)),
+            Ok(connection) => {
+                let mut state = self.0.state();
+                state.lanes.push((address, generation, connection.sender()));
+                // It may have died meanwhile.
+                self.0.changed(&mut state);
+                Ok((connection, generation))
+            }
             Err(error) => {
                 let stage = HandshakeStage::BeforeHandshakeCompletes;
                 self.report(&address, generation, i32::MAX, stage, &error);
                 Err(error)
             }
         }
+    }
+
+    /// Waits until it shows whether there is any server to speak to. Gives the error when there
+    /// is none: every one that was named has been asked, and none can be used.
+    pub fn hopeless(&self, deadline: Instant) -> Option<Error> {
+        let none = self.wait_for(deadline, |topology| {
+            let unknown = |it: &ServerDescription| it.server_type == ServerType::Unknown;
+            let asked = topology.servers().all(|it| !unknown(it) || it.error.is_some());
+            let any = topology.servers().any(|it| !unknown(it));
+            (any || asked).then_some(!any)
+        });
+        // Time that is up says nothing: selection then does.
+        (none == Some(true)).then(|| {
+            let why = io::Error::new(io::ErrorKind::NotFound, self.explain());
+            link_error(Sent::No, why)
+        })
     }
 
     /// Tells the topology of an error that an operation met, so that a lost primary is noticed
@@ -261,21 +292,65 @@ impl Deployment {
         }
     }
 
-    /// What is known of each server, for a message: "a:27017: unknown (connection refused)".
+    /// What is known of each server, for a message: "h:27017 cannot be reached (Connection
+    /// refused)", and what to do.
     pub fn explain(&self) -> String {
         let state = self.0.state();
         let mut known: Vec<String> = state
             .topology
             .servers()
-            .map(|s| match &s.error {
-                Some(error) => format!("{}: {:?} ({error})", s.address, s.server_type),
-                None => format!("{}: {:?}", s.address, s.server_type),
+            .map(|it| match (&it.error, it.server_type) {
+                (Some(error), _) => format!("{}: {error}", it.address),
+                (None, ServerType::Unknown) => format!("{}: no answer yet", it.address),
+                (None, kind) => format!("{}: {}", it.address, kind.in_words()),
             })
             .collect();
-        if let Some((address, why)) = state.topology.last_removal() {
-            known.push(format!("{address} was left out: {why}"));
+        let removed = state.topology.last_removal();
+        known.extend(removed.map(|(address, why)| format!("{address}: {why}")));
+        let reached = state.topology.servers().any(|it| it.server_type != ServerType::Unknown);
+        let advice = match (removed, reached) {
+            (None, true) => "an election is going on, or too few of the members are up",
+            (None, false) => "is mongod running there, and is the address right?",
+            (Some(_), _) => "correct replicaSet in the connection string, or leave it out",
+        };
+        format!("no server to use; {}; {advice}", known.join(", "))
+    }
+
+    /// An error of a connection in one line for a user: who, what, and what to do.
+    pub fn describe(&self, error: &Error) -> String {
+        let hosts = &self.0.hosts;
+        match error {
+            Error::Auth(AuthError::Refused(refusal)) => format!(
+                "{hosts}: the server refuses this user ({}); check the user name, the password, \
+                 authSource and authMechanism",
+                refusal.message
+            ),
+            Error::Link(link) if link.sent == Sent::No => link.source.to_string(),
+            error => format!("{hosts}: {}", plainly(error)),
         }
-        format!("no suitable server; {}", known.join(", "))
+    }
+}
+
+/// An error in words for a user.
+fn plainly(error: &Error) -> String {
+    let Error::Link(link) = error else {
+        return match error {
+            Error::Peer(error) => format!("it does not speak MongoDB's protocol ({error})"),
+            error => error.to_string(),
+        };
+    };
+    match link.source.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
+            "it closed the connection; a server that wants TLS does that, and so does another \
+             kind of server"
+                .to_owned()
+        }
+        io::ErrorKind::TimedOut => "it does not answer".to_owned(),
+        _ => {
+            let text = link.source.to_string();
+            // The number is for programs.
+            text.split(" (os error").next().unwrap_or_default().to_owned()
+        }
     }
 }
 
@@ -297,6 +372,14 @@ impl Inner {
         for (address, pool) in &state.pools {
             pool.clear(state.topology.generation(address));
         }
+        let State { topology, lanes, .. } = state;
+        lanes.retain(|(address, generation, sender)| {
+            let current = topology.generation(address) <= *generation;
+            if !current {
+                sender.close();
+            }
+            current && !sender.is_closed()
+        });
         self.changed.notify_all();
     }
 
@@ -369,7 +452,7 @@ fn watch(deployment: &Weak<Inner>, address: &ServerAddress, id: u64) {
             Some(watch) => watch.closer = None,
             None => return,
         }
-        state.topology.on_check_failed(address, &why.to_string());
+        state.topology.on_check_failed(address, &plainly(&why));
         inner.changed(&mut state);
         drop(state);
         drop(inner);

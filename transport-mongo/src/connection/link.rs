@@ -182,6 +182,11 @@ impl Sender {
         self.0.out().queue.iter().any(|piece| piece.of == id && piece.untouched)
     }
 
+    /// Whether it is closed, from whichever side.
+    pub fn is_closed(&self) -> bool {
+        self.0.out().closed
+    }
+
     /// Bytes that wait for the socket.
     pub fn queued(&self) -> usize {
         self.0.out().queued
@@ -207,15 +212,30 @@ impl Receiver {
         }
     }
 
+    /// The next message, if all of it is here already: nothing is read.
+    ///
+    /// # Errors
+    /// As [`Receiver::receive`].
+    pub fn buffered(&mut self) -> Result<Option<Incoming>, Error> {
+        self.framed().inspect_err(|_| {
+            self.shared.out().closed = true;
+            self.shared.socket.shut_down();
+        })
+    }
+
+    fn framed(&mut self) -> Result<Option<Incoming>, Error> {
+        let Some(frame) = self.framer.next_frame()? else { return Ok(None) };
+        let message = frame.message(self.framer.limits())?;
+        let header = frame.header;
+        Ok(Some(Incoming { id: header.id, response_to: header.response_to, message }))
+    }
+
     fn try_receive(&mut self, until: Option<Instant>) -> Result<Option<Incoming>, Error> {
         let unknown = |source| link_error(Sent::Unknown, source);
         let mut woken = false;
         loop {
-            if let Some(frame) = self.framer.next_frame()? {
-                let message = frame.message(self.framer.limits())?;
-                let header = frame.header;
-                let (id, response_to) = (header.id, header.response_to);
-                return Ok(Some(Incoming { id, response_to, message }));
+            if let Some(incoming) = self.framed()? {
+                return Ok(Some(incoming));
             }
             if woken {
                 return Ok(None);
@@ -251,7 +271,7 @@ impl Receiver {
     }
 }
 
-pub(super) fn link_error(sent: Sent, source: io::Error) -> Error {
+pub(crate) fn link_error(sent: Sent, source: io::Error) -> Error {
     Error::Link(LinkError { sent, source })
 }
 
@@ -277,6 +297,11 @@ impl<T> InFlight<T> {
     /// How many are under way.
     pub fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// The request that has waited longest.
+    pub fn oldest(&self) -> Option<RequestId> {
+        self.entries.front().map(|(id, _)| *id)
     }
 
     /// Whether none is.

@@ -27,7 +27,8 @@ use crate::wire::command::Command;
 use crate::wire::doc::Doc;
 use crate::wire::frame::RequestId;
 use crate::wire::msg::{Flags, Message};
-use link::{link, link_error};
+use link::link;
+pub(crate) use link::link_error;
 use socket::Socket;
 
 /// What every connection of one deployment has in common.
@@ -50,7 +51,7 @@ impl Setup {
     /// outside the SCRAM family: better now than at the first connection.
     pub fn from_uri(uri: &ConnectionString) -> Result<Setup, Error> {
         if uri.options.tls == Some(true) {
-            return Err(Misuse::Unsupported("TLS").into());
+            return Err(Misuse::Tls.into());
         }
         if uri.options.proxy_host.is_some() {
             return Err(Misuse::Unsupported("a SOCKS5 proxy").into());

@@ -134,6 +134,12 @@ pub fn is_recovering(error: &ServerError) -> bool {
     }
 }
 
+/// Whether the server says that it is not, or no more, the one to ask ("state change error", SDAM
+/// spec): in the command's own error or its write concern error, but not in a single write's.
+pub fn is_state_change(error: &ServerError) -> bool {
+    state_change(error).is_some()
+}
+
 /// The code of a state change error: in the command's own error or its write concern error, but
 /// not in a single write's.
 fn state_change(error: &ServerError) -> Option<i32> {

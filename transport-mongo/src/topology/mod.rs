@@ -11,7 +11,9 @@ mod update;
 
 use std::collections::BTreeMap;
 
-pub use errors::{ApplicationError, ErrorKind, HandshakeStage, is_not_primary, is_recovering};
+pub use errors::{
+    ApplicationError, ErrorKind, HandshakeStage, is_not_primary, is_recovering, is_state_change,
+};
 pub use select::{
     Criteria, HEARTBEAT_FREQUENCY_MS, LOCAL_THRESHOLD_MS, in_latency_window, pick_by_load,
 };

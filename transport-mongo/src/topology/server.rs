@@ -39,6 +39,21 @@ impl ServerType {
         )
     }
 
+    /// For messages.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            ServerType::Standalone => "a standalone server",
+            ServerType::Mongos => "a mongos",
+            ServerType::RsPrimary => "the primary",
+            ServerType::RsSecondary => "a secondary",
+            ServerType::RsArbiter => "an arbiter",
+            ServerType::RsOther => "a member that cannot serve now",
+            ServerType::RsGhost => "a member of a replica set that is not initiated",
+            ServerType::LoadBalancer => "a load balancer",
+            ServerType::Unknown => "unknown",
+        }
+    }
+
     fn of(reply: &HelloReply) -> ServerType {
         if reply.is_replica_set {
             ServerType::RsGhost
