@@ -34,6 +34,13 @@ pub struct BatchId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Fh(pub u64);
 
+/// Who holds a lock: a process (record locks) or an open file description (`flock`), as the kernel
+/// numbers them. Unique on one mount for as long as it holds anything.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct LockOwner(pub u64);
+
 /// One ordered stream of batches: a lane is one connection, used in order. Batches on different
 /// lanes may finish in any order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

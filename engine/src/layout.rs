@@ -16,6 +16,7 @@ use crate::decide::{Caps, Facts, Plan, Want};
 use crate::engine::{Cx, Progress};
 use crate::errno::Errno;
 use crate::id::{Ino, Lane, Token};
+use crate::lock::Lock;
 use crate::op::{Attached, Attr, Kind, Name};
 use crate::time::{Duration, Wall};
 
@@ -82,6 +83,29 @@ pub trait Layout: Clone + Debug {
     /// too, by [`sync`](Self::sync).
     fn unsure(&self, _ino: Ino) -> bool {
         false
+    }
+
+    /// Puts bytes at the end of a file, wherever others have moved it to meanwhile, and marks its
+    /// mtime and ctime. Ends with [`Outcome::Wrote`] and the length right after that. Only of
+    /// layouts with [`Caps::append`]. A second application is told from the first by the token.
+    fn append(
+        &mut self,
+        _ino: Ino,
+        _data: &Bytes,
+        _mtime: Wall,
+        _token: Token,
+        _cx: &mut Cx<Self::Backend>,
+    ) -> Step<Self> {
+        Step::fail(Errno::EOPNOTSUPP)
+    }
+
+    /// Replaces the locks of this mount on a file, or looks whether it could. Ends with
+    /// [`Outcome::Locked`]. Only of layouts with [`Caps::locks`]. The engine has one such procedure
+    /// a file under way at a time, and calls it again when [`Cx::unlocked`] is told. Whoever had a
+    /// lock before may have written: with a lock that was wanted and is had, the layout says
+    /// [`Cx::invalidate_inode`] unless it knows that the file is as it was.
+    fn lock(&mut self, _ino: Ino, _change: &LockChange, _cx: &mut Cx<Self::Backend>) -> Step<Self> {
+        Step::fail(Errno::ENOSYS)
     }
 
     /// The bytes in which a file is best read and cached, where the layout cuts its contents into
@@ -217,6 +241,9 @@ pub enum Outcome<L: Layout> {
         /// It is where others read it. Otherwise it waits for a write that is to be published.
         published: bool,
     },
+    /// The locks are as asked for; or this lock of another mount stands in the way, and nothing
+    /// was changed.
+    Locked(Result<(), Lock>),
     /// Done, and nothing to tell.
     Done,
 }
@@ -254,6 +281,16 @@ pub struct Data {
     pub bytes: Bytes,
     /// The file ends with them.
     pub end: bool,
+}
+
+/// What to do about the locks of this mount on a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockChange {
+    /// It must not be kept out by a lock of another mount. The locks of this mount were looked at
+    /// already.
+    pub wanted: Option<Lock>,
+    /// All locks of this mount on the file from now on; `None` when it is only a question.
+    pub hold: Option<Vec<Lock>>,
 }
 
 /// What to write of a file.

@@ -23,6 +23,7 @@
 //! | [`decide`] | what an operation means: pure functions from facts to plans |
 //! | [`engine`] | the machines that run operations: transactions, reads, write-back, listings |
 //! | [`layout`] | the seam between the two: how plans become commands and replies facts |
+//! | [`lock`] | file locks: ranges, owners, conflicts |
 //! | [`keys`] | the layout that shows a Redis keyspace as files |
 //! | [`gridfs`] | the layout that keeps files in a MongoDB GridFS bucket |
 //! | [`volume`] | the layout that keeps a POSIX filesystem in Redis |
@@ -43,6 +44,7 @@ pub mod gridfs;
 pub mod id;
 pub mod keys;
 pub mod layout;
+pub mod lock;
 pub mod op;
 pub mod replay;
 #[cfg(feature = "sim")]
@@ -53,6 +55,6 @@ pub mod volume;
 pub use config::Config;
 pub use contract::{Batch, Fault, Input, Invalidation, Mode, Notice, Output};
 pub use errno::Errno;
-pub use id::{BatchId, Fh, Ino, Lane, OpId};
+pub use id::{BatchId, Fh, Ino, Lane, LockOwner, OpId};
 pub use op::{Attr, Caller, Kind, Name, Request, Response};
 pub use time::{Duration, Mono, Now, Wall};

@@ -7,7 +7,8 @@ use core::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Fh, Ino};
+use crate::id::{Fh, Ino, LockOwner};
+use crate::lock::Lock;
 use crate::replay::brief;
 use crate::time::{Duration, Wall};
 
@@ -179,8 +180,10 @@ pub struct OpenFlags {
     pub exclusive: bool,
 }
 
-/// What `fallocate(2)` is to do with a range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// What `fallocate(2)` is to do with a range. The modes that move what lies behind it
+/// (`FALLOC_FL_COLLAPSE_RANGE`, `FALLOC_FL_INSERT_RANGE`) and those that share or unshare blocks are
+/// no operations of any layout; the frontend refuses them with `EOPNOTSUPP`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FallocateMode {
     /// `FALLOC_FL_KEEP_SIZE`.
     pub keep_size: bool,
@@ -188,6 +191,15 @@ pub struct FallocateMode {
     pub punch_hole: bool,
     /// `FALLOC_FL_ZERO_RANGE`.
     pub zero_range: bool,
+}
+
+/// What `lseek(2)` looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Whence {
+    /// `SEEK_DATA`: the next place that is not in a hole.
+    Data,
+    /// `SEEK_HOLE`: the next hole; every file ends with one.
+    Hole,
 }
 
 /// A request of the kernel (or of the driver, for [`Request::Attach`] and [`Request::Detach`]).
@@ -288,13 +300,20 @@ pub enum Request {
         offset: u64,
         data: Bytes,
     },
+    /// One descriptor was closed. POSIX `close`: with it, all record locks of the process on the
+    /// file go; `owner` is that process.
     Flush {
         ino: Ino,
         fh: Fh,
+        #[serde(default)]
+        owner: LockOwner,
     },
+    /// The last descriptor was closed. `owner` is given when the description may hold an `flock`.
     Release {
         ino: Ino,
         fh: Fh,
+        #[serde(default)]
+        owner: Option<LockOwner>,
     },
     Fsync {
         ino: Ino,
@@ -307,6 +326,41 @@ pub enum Request {
         offset: u64,
         length: u64,
         mode: FallocateMode,
+    },
+    /// `lseek(2)` with `SEEK_DATA` or `SEEK_HOLE`.
+    Seek {
+        ino: Ino,
+        fh: Fh,
+        offset: u64,
+        whence: Whence,
+    },
+    /// `copy_file_range(2)`, which may copy less than `length`.
+    CopyRange {
+        ino: Ino,
+        fh: Fh,
+        offset: u64,
+        to_ino: Ino,
+        to_fh: Fh,
+        to_offset: u64,
+        length: u64,
+    },
+    /// `F_GETLK`: the first lock of another owner that stands against this one.
+    GetLock {
+        ino: Ino,
+        lock: Lock,
+    },
+    /// `fcntl(F_SETLK, F_SETLKW)` and `flock(2)`. With `wait` it may take for ever, until it is
+    /// cancelled.
+    SetLock {
+        ino: Ino,
+        lock: Lock,
+        wait: bool,
+    },
+    /// Gives up the owner's locks in the range of `lock`, whatever their mode. Of a range that is
+    /// the whole file both kinds go: an owner only ever has locks of one.
+    Unlock {
+        ino: Ino,
+        lock: Lock,
     },
     OpenDir {
         ino: Ino,
@@ -388,8 +442,13 @@ pub enum Response {
     /// Contents; shorter than asked only at the end of the file.
     #[serde(serialize_with = "brief::bytes")]
     Data(Bytes),
-    /// How many bytes were taken.
+    /// How many bytes were taken, or copied.
     Written(u32),
+    /// Where the data or the hole begins.
+    Offset(u64),
+    /// The lock that stands in the way of a [`Request::GetLock`]; `None` when it could be had. The
+    /// process of another mount shows as 0.
+    Lock(Option<Lock>),
     /// A page of a directory; empty at its end. With `plus`, each entry whose `entry` is present
     /// counts one lookup (never `.` and `..`).
     Dir(Vec<DirEntry>),

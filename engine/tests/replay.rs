@@ -13,7 +13,7 @@ use dbmount_engine::replay::{
     Decoder, Difference, Entry, LogError, Player, Recipe, Recorder, trace_input,
 };
 use dbmount_engine::sim::redis::{ClientId, Server};
-use dbmount_engine::{Caller, Ino, Lane, Mono, Now, OpId, Wall};
+use dbmount_engine::{Caller, Ino, Lane, LockOwner, Mono, Now, OpId, Wall};
 
 /// A mount of a simulated server whose session is recorded.
 struct Session {
@@ -89,16 +89,16 @@ impl Session {
                 let (offset, data) = ((n << 17) as u64, Bytes::copy_from_slice(piece));
                 self.ask(Request::Write { ino, fh, offset, data });
             }
-            self.ask(Request::Flush { ino, fh });
+            self.ask(Request::Flush { ino, fh, owner: LockOwner(0) });
             self.ask(Request::Write { ino, fh, offset: 3, data: Bytes::from_static(SECRET) });
-            self.ask(Request::Flush { ino, fh });
-            self.ask(Request::Release { ino, fh });
+            self.ask(Request::Flush { ino, fh, owner: LockOwner(0) });
+            self.ask(Request::Release { ino, fh, owner: None });
             let opened = self.ask(Request::Open { ino, flags: OpenFlags::default() });
             let Response::Opened(opened) = opened else { panic!("{opened:?}") };
             let read = Request::Read { ino, fh: opened.fh, offset: 0, size: 4096 };
             let Response::Data(data) = self.ask(read) else { panic!("no data") };
             assert!(data.windows(7).any(|it| it == &SECRET[..7]));
-            self.ask(Request::Release { ino, fh: opened.fh });
+            self.ask(Request::Release { ino, fh: opened.fh, owner: None });
         }
         let push = [b"app:list".as_slice(), SECRET].map(Bytes::copy_from_slice);
         let push = [Bytes::from_static(b"RPUSH")].into_iter().chain(push);

@@ -9,17 +9,18 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use dbmount_engine::lock::{LockKind, LockMode};
 use dbmount_engine::op::SetAttr;
-use dbmount_engine::{Fh, Ino, Name, Request as Op};
+use dbmount_engine::{Fh, Ino, LockOwner, Name, Request as Op};
 use fuser::{
     BsdFileFlags, Errno, FileHandle, Filesystem, INodeNo, InitFlags, IoctlFlags, KernelConfig,
-    LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, Request, TimeOrNow,
-    WriteFlags,
+    OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, Request, TimeOrNow, WriteFlags,
 };
 
 use crate::convert;
 use crate::driver::Driver;
 use crate::machine::Machine;
+use crate::process;
 use crate::reply::Reply;
 
 /// The most the kernel sends in one write, and the most it asks for in one read.
@@ -31,8 +32,7 @@ const MAX_BACKGROUND: u16 = 128;
 /// What is asked of the kernel, where it has it.
 ///
 /// Not among them: `EXPORT_SUPPORT` (NFS would look up `.` and `..` of inodes long forgotten),
-/// `FLOCK_LOCKS` and `POSIX_LOCKS` (without them the kernel keeps locks itself, which is right on
-/// one host), `DONT_MASK` (the kernel applies the umask), `WRITEBACK_CACHE` (it halved sequential
+/// `DONT_MASK` (the kernel applies the umask), `WRITEBACK_CACHE` (it halved sequential
 /// writes, and hides from the engine when a file changed), `SETXATTR_EXT`, `HANDLE_KILLPRIV_V2`
 /// and `ALLOW_IDMAP` (fuser 0.18 does not decode what the kernel then sends).
 const WANTED: [InitFlags; 9] = [
@@ -46,6 +46,10 @@ const WANTED: [InitFlags; 9] = [
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_READDIRPLUS_AUTO,
 ];
+
+/// Asked for as well where locks hold between mounts. Without these the kernel keeps locks itself,
+/// which is right for one mount.
+const WANTED_FOR_LOCKS: [InitFlags; 2] = [InitFlags::FUSE_POSIX_LOCKS, InitFlags::FUSE_FLOCK_LOCKS];
 
 /// The minor version of the interface from which the kernel is known to ask for directories in
 /// buffers as large as the program's own; before, in pages of memory.
@@ -77,7 +81,9 @@ impl<M: Machine> Adapter<M> {
 
 impl<M: Machine> Filesystem for Adapter<M> {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        for flag in WANTED {
+        let for_locks: &[InitFlags] =
+            if self.driver.caps().locks { &WANTED_FOR_LOCKS } else { &[] };
+        for &flag in WANTED.iter().chain(for_locks) {
             if config.add_capabilities(flag).is_err() {
                 tracing::debug!(?flag, "this kernel does not have it");
             }
@@ -269,7 +275,7 @@ impl<M: Machine> Filesystem for Adapter<M> {
         offset: u64,
         size: u32,
         _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        _lock_owner: Option<fuser::LockOwner>,
         reply: fuser::ReplyData,
     ) {
         let request = Op::Read { ino: Ino(ino.0), fh: Fh(fh.0), offset, size };
@@ -285,7 +291,7 @@ impl<M: Machine> Filesystem for Adapter<M> {
         data: &[u8],
         _write_flags: WriteFlags,
         _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        _lock_owner: Option<fuser::LockOwner>,
         reply: fuser::ReplyWrite,
     ) {
         let data = Bytes::copy_from_slice(data);
@@ -298,10 +304,11 @@ impl<M: Machine> Filesystem for Adapter<M> {
         _req: &Request,
         ino: INodeNo,
         fh: FileHandle,
-        _lock_owner: LockOwner,
+        lock_owner: fuser::LockOwner,
         reply: fuser::ReplyEmpty,
     ) {
-        let request = Op::Flush { ino: Ino(ino.0), fh: Fh(fh.0) };
+        let owner = LockOwner(lock_owner.0);
+        let request = Op::Flush { ino: Ino(ino.0), fh: Fh(fh.0), owner };
         self.driver.request(request, Reply::Empty(reply));
     }
 
@@ -311,11 +318,12 @@ impl<M: Machine> Filesystem for Adapter<M> {
         ino: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        lock_owner: Option<fuser::LockOwner>,
         _flush: bool,
         reply: fuser::ReplyEmpty,
     ) {
-        let request = Op::Release { ino: Ino(ino.0), fh: Fh(fh.0) };
+        let owner = lock_owner.map(|owner| LockOwner(owner.0));
+        let request = Op::Release { ino: Ino(ino.0), fh: Fh(fh.0), owner };
         self.driver.request(request, Reply::Empty(reply));
     }
 
@@ -460,18 +468,72 @@ impl<M: Machine> Filesystem for Adapter<M> {
         self.driver.request(request, Reply::Empty(reply));
     }
 
-    /// Only asked for `SEEK_DATA` and `SEEK_HOLE`. "Not there", for good, makes the kernel answer
-    /// by itself from the length, as for a file without holes; no layout reports holes yet.
+    /// Only asked for `SEEK_DATA` and `SEEK_HOLE`.
     fn lseek(
         &self,
         _req: &Request,
-        _ino: INodeNo,
-        _fh: FileHandle,
-        _offset: i64,
-        _whence: i32,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
         reply: fuser::ReplyLseek,
     ) {
-        reply.error(Errno::ENOSYS);
+        let Some(whence) = convert::whence(whence) else { return reply.error(Errno::EINVAL) };
+        // lseek(2): ENXIO, the offset is beyond the end, "or the offset is negative".
+        let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
+        let request = Op::Seek { ino: Ino(ino.0), fh: Fh(fh.0), offset, whence };
+        self.driver.request(request, Reply::Lseek(reply));
+    }
+
+    fn getlk(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        owner: fuser::LockOwner,
+        start: u64,
+        end: u64,
+        typ: i32,
+        pid: u32,
+        reply: fuser::ReplyLock,
+    ) {
+        let Some(Some(mode)) = convert::lock_mode(typ) else { return reply.error(Errno::EINVAL) };
+        // Only `fcntl(2)` asks; there is no such question in `flock(2)`.
+        let kind = LockKind::Record;
+        let lock = convert::lock(kind, mode, (start, end), LockOwner(owner.0), pid);
+        self.driver.request(Op::GetLock { ino: Ino(ino.0), lock }, Reply::Lock(reply));
+    }
+
+    fn setlk(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        owner: fuser::LockOwner,
+        start: u64,
+        end: u64,
+        typ: i32,
+        pid: u32,
+        sleep: bool,
+        reply: fuser::ReplyEmpty,
+    ) {
+        let Some(mode) = convert::lock_mode(typ) else { return reply.error(Errno::EINVAL) };
+        let (owner, ino) = (LockOwner(owner.0), Ino(ino.0));
+        let shared = mode.unwrap_or(LockMode::Shared);
+        let mut lock = convert::lock(LockKind::Record, shared, (start, end), owner, pid);
+        if mode.is_none() {
+            self.driver.request(Op::Unlock { ino, lock }, Reply::Empty(reply));
+            return;
+        }
+        if lock.is_whole() {
+            lock.kind = process::lock_kind(req.pid());
+        }
+        let request = Op::SetLock { ino, lock, wait: sleep };
+        if sleep {
+            self.driver.request_interruptible(request, Reply::Locked(reply), req.pid());
+        } else {
+            self.driver.request(request, Reply::Locked(reply));
+        }
     }
 
     /// No ioctl of ours; said of this one call, not of the mount.
@@ -515,21 +577,29 @@ impl<M: Machine> Filesystem for Adapter<M> {
         reply.error(Errno::ENOSYS);
     }
 
-    /// "Not there", for good: the kernel then copies through reads and writes.
     fn copy_file_range(
         &self,
         _req: &Request,
-        _ino_in: INodeNo,
-        _fh_in: FileHandle,
-        _offset_in: u64,
-        _ino_out: INodeNo,
-        _fh_out: FileHandle,
-        _offset_out: u64,
-        _len: u64,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        to_ino: INodeNo,
+        to_fh: FileHandle,
+        to_offset: u64,
+        length: u64,
         _flags: fuser::CopyFileRangeFlags,
         reply: fuser::ReplyWrite,
     ) {
-        reply.error(Errno::ENOSYS);
+        let request = Op::CopyRange {
+            ino: Ino(ino.0),
+            fh: Fh(fh.0),
+            offset,
+            to_ino: Ino(to_ino.0),
+            to_fh: Fh(to_fh.0),
+            to_offset,
+            length,
+        };
+        self.driver.request(request, Reply::Write(reply));
     }
 }
 

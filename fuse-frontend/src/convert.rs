@@ -3,8 +3,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use dbmount_engine::op::{FallocateMode, OpenFlags, RenameMode, SetTime, XattrMode};
-use dbmount_engine::{Attr, Caller, Errno, Kind, Wall};
+use dbmount_engine::lock::{Lock, LockKind, LockMode};
+use dbmount_engine::op::{FallocateMode, OpenFlags, RenameMode, SetTime, Whence, XattrMode};
+use dbmount_engine::{Attr, Caller, Errno, Kind, LockOwner, Wall};
 use fuser::{FileAttr, FileType, FopenFlags, INodeNo, RenameFlags, TimeOrNow};
 use rustix::fs::{OFlags, XattrFlags};
 
@@ -233,6 +234,59 @@ pub fn fallocate_mode(raw: i32) -> Option<FallocateMode> {
     })
 }
 
+/// What `lseek(2)` looks for; `None` for what the kernel answers by itself.
+#[must_use]
+pub fn whence(raw: i32) -> Option<Whence> {
+    // <linux/fs.h>: SEEK_DATA, SEEK_HOLE.
+    match raw {
+        3 => Some(Whence::Data),
+        4 => Some(Whence::Hole),
+        _ => None,
+    }
+}
+
+// <asm-generic/fcntl.h>
+const F_RDLCK: i32 = 0;
+const F_WRLCK: i32 = 1;
+const F_UNLCK: i32 = 2;
+
+/// What a lock excludes, `Some(None)` for giving one up; `None` for what is no lock.
+#[must_use]
+pub fn lock_mode(raw: i32) -> Option<Option<LockMode>> {
+    match raw {
+        F_RDLCK => Some(Some(LockMode::Shared)),
+        F_WRLCK => Some(Some(LockMode::Exclusive)),
+        F_UNLCK => Some(None),
+        _ => None,
+    }
+}
+
+/// A lock; the kernel's ranges hold their last byte.
+#[must_use]
+pub fn lock(
+    kind: LockKind,
+    mode: LockMode,
+    (start, last): (u64, u64),
+    owner: LockOwner,
+    pid: u32,
+) -> Lock {
+    let end = last.saturating_add(1).min(Lock::END);
+    Lock { kind, mode, start, end, owner, pid }
+}
+
+/// A lock as `F_GETLK` shows it: start, last byte, type and process. None at all is one that is
+/// not held.
+#[must_use]
+pub fn shown_lock(lock: Option<Lock>) -> (u64, u64, i32, u32) {
+    match lock {
+        Some(Lock { mode, start, end, pid, .. }) => {
+            let typ = if mode == LockMode::Shared { F_RDLCK } else { F_WRLCK };
+            (start, end - 1, typ, pid)
+        }
+        None => (0, Lock::END - 1, F_UNLCK, 0),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,6 +339,20 @@ mod tests {
         assert_eq!(kind_of_mode(0o644), Some(Kind::File));
         assert_eq!(kind_of_mode(0o010_644), Some(Kind::Fifo));
         assert_eq!(kind_of_mode(0o030_644), None);
+    }
+
+    #[test]
+    fn locks_survive_there_and_back() {
+        let end = i64::MAX as u64;
+        let whole = lock(LockKind::Flock, LockMode::Exclusive, (0, end), LockOwner(1), 7);
+        assert!(whole.is_whole());
+        assert_eq!(shown_lock(Some(whole)), (0, end, F_WRLCK, 7));
+        let byte = lock(LockKind::Record, LockMode::Shared, (5, 5), LockOwner(1), 7);
+        assert_eq!((byte.start, byte.end), (5, 6));
+        assert_eq!(shown_lock(Some(byte)), (5, 5, F_RDLCK, 7));
+        assert_eq!(shown_lock(None).2, F_UNLCK);
+        assert_eq!(lock_mode(F_UNLCK), Some(None));
+        assert_eq!(lock_mode(9), None);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::thread::JoinHandle;
 use std::{fmt, io};
 
 use dbmount_engine::contract::Level;
+use dbmount_engine::decide::Caps;
 use dbmount_engine::engine::{InFlight, Progress};
 use dbmount_engine::{
     Errno, Ino, Input, Invalidation, Mono, Notice, OpId, Output, Request, Response,
@@ -24,6 +25,7 @@ use dbmount_engine::{
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
+use crate::interrupts::Interrupts;
 use crate::invalidate::Invalidations;
 use crate::machine::{Clock, Machine, Sink, Transport};
 use crate::reply::Reply;
@@ -39,6 +41,7 @@ pub struct Driver<M: Machine> {
     room: Condvar,
     transport: OnceLock<Box<dyn Transport<M::Backend>>>,
     invalidations: Arc<Invalidations>,
+    interrupts: Interrupts,
     clock: Clock,
     timer: Timer,
 }
@@ -103,6 +106,7 @@ impl<M: Machine> Driver<M> {
             room: Condvar::new(),
             transport: OnceLock::new(),
             invalidations: Arc::new(Invalidations::new()),
+            interrupts: Interrupts::default(),
             clock,
             timer: Timer::default(),
         });
@@ -124,6 +128,19 @@ impl<M: Machine> Driver<M> {
         std::thread::Builder::new().name("timer".into()).spawn(move || driver.run_timer())
     }
 
+    /// Starts the thread that cancels requests whose callers have a signal to take.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn spawn_interrupts(self: &Arc<Self>) -> io::Result<JoinHandle<()>> {
+        let driver = Arc::clone(self);
+        std::thread::Builder::new().name("interrupts".into()).spawn(move || {
+            while let Some(interrupted) = driver.interrupts.next() {
+                driver.deliver(interrupted.into_iter().map(Input::Cancel).collect());
+            }
+        })
+    }
+
     /// The queue of what the kernel is to forget.
     #[must_use]
     pub fn invalidations(&self) -> &Arc<Invalidations> {
@@ -133,11 +150,24 @@ impl<M: Machine> Driver<M> {
     /// Takes a request; `reply` is answered when the machine responds, on whichever thread that
     /// happens, possibly before this returns.
     pub fn request(&self, request: Request, reply: Reply) {
+        self.take(request, reply, None);
+    }
+
+    /// As [`request`](Self::request), of one that may wait for ever: it is cancelled when the
+    /// thread that waits for it has a signal to take.
+    pub fn request_interruptible(&self, request: Request, reply: Reply, tid: u32) {
+        self.take(request, reply, Some(tid));
+    }
+
+    fn take(&self, request: Request, reply: Reply, tid: Option<u32>) {
         let mut full = false;
         self.step(|core, driver, out| {
             let op = OpId(core.next_op);
             core.next_op += 1;
             core.pending.insert(op, reply);
+            if let Some(tid) = tid {
+                driver.interrupts.watch(op, tid);
+            }
             if core.may_take(&request) {
                 core.input(driver, Input::Request(op, request), out);
             } else {
@@ -180,6 +210,12 @@ impl<M: Machine> Driver<M> {
         self.lock().machine.progress()
     }
 
+    /// What the machine can hold.
+    #[must_use]
+    pub fn caps(&self) -> Caps {
+        self.lock().machine.caps()
+    }
+
     /// Ends the timer and the invalidations, and closes the transport. Requests that are still
     /// pending are answered with `EIO`.
     pub fn shutdown(&self) {
@@ -189,6 +225,7 @@ impl<M: Machine> Driver<M> {
             self.timer.changed.notify_all();
         }
         self.invalidations.close();
+        self.interrupts.close();
         if let Some(transport) = self.transport.get() {
             transport.shutdown();
         }
@@ -227,11 +264,19 @@ impl<M: Machine> Driver<M> {
     /// Everything that a step left to be done without the lock.
     fn settle(&self, out: Outbox) {
         let mut unsent = Vec::new();
+        let mut after: SmallVec<[_; 1]> = SmallVec::new();
         for (reply, result) in out.responses {
-            reply.send(result, &mut unsent);
+            match reply {
+                Reply::Locked(_) => after.push((reply, result)),
+                reply => reply.send(result, &mut unsent),
+            }
         }
         if !out.invalidations.is_empty() {
             self.invalidations.push(out.invalidations);
+        }
+        for (reply, result) in after {
+            // Whoever has a lock reads what the last one to have it wrote.
+            self.invalidations.then(move || reply.send(result, &mut Vec::new()));
         }
         for notice in out.notices {
             match notice.level {
@@ -309,7 +354,12 @@ impl<M: Machine> Core<M> {
                     }
                 }
                 Output::Respond(op, result) => match self.pending.remove(&op) {
-                    Some(reply) => out.responses.push((reply, result)),
+                    Some(reply) => {
+                        if matches!(reply, Reply::Locked(_)) {
+                            driver.interrupts.done(op);
+                        }
+                        out.responses.push((reply, result));
+                    }
                     None => tracing::error!(?op, ?result, "a response that nobody asked for"),
                 },
                 Output::Invalidate(item) => out.invalidations.push(item),

@@ -3,10 +3,10 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::ffi::OsStr;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::{fmt, io};
 
 use dbmount_engine::Invalidation;
 use fuser::{INodeNo, Notifier};
@@ -24,9 +24,28 @@ pub struct Invalidations {
 
 #[derive(Debug, Default)]
 struct Queue {
-    order: VecDeque<Invalidation>,
+    order: VecDeque<Item>,
     waiting: HashSet<Invalidation>,
+    /// Something has left the queue and is being told.
+    telling: bool,
     closed: bool,
+}
+
+/// What is done in its turn.
+enum Item {
+    /// The kernel is told.
+    Tell(Invalidation),
+    /// Somebody has waited until the kernel was told.
+    Then(Box<dyn FnOnce() + Send>),
+}
+
+impl fmt::Debug for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Item::Tell(item) => item.fmt(f),
+            Item::Then(_) => f.write_str("Then"),
+        }
+    }
 }
 
 impl Invalidations {
@@ -44,7 +63,7 @@ impl Invalidations {
         }
         for item in items {
             if queue.waiting.insert(item.clone()) {
-                queue.order.push_back(item);
+                queue.order.push_back(Item::Tell(item));
             }
         }
         if !queue.order.is_empty() {
@@ -52,19 +71,43 @@ impl Invalidations {
         }
     }
 
-    /// The next one, waiting for it; `None` once [`close`](Self::close) was called.
+    /// Does something once the kernel was told all that is queued now: at once, when nothing is.
+    pub fn then(&self, work: impl FnOnce() + Send + 'static) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.closed || (queue.order.is_empty() && !queue.telling) {
+            drop(queue);
+            work();
+        } else {
+            queue.order.push_back(Item::Then(Box::new(work)));
+            self.changed.notify_one();
+        }
+    }
+
+    /// The next one, waiting for it; `None` once [`close`](Self::close) was called. Whoever takes
+    /// one has told the kernel when it comes for the next.
     ///
     /// It leaves the queue before the kernel is told: what changes while the kernel is being told
     /// must be told again.
     pub fn next(&self) -> Option<Invalidation> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.telling = false;
         loop {
             if queue.closed {
                 return None;
             }
-            if let Some(item) = queue.order.pop_front() {
-                queue.waiting.remove(&item);
-                return Some(item);
+            match queue.order.pop_front() {
+                Some(Item::Tell(item)) => {
+                    queue.waiting.remove(&item);
+                    queue.telling = true;
+                    return Some(item);
+                }
+                Some(Item::Then(work)) => {
+                    drop(queue);
+                    work();
+                    queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+                    continue;
+                }
+                None => {}
             }
             queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
@@ -74,9 +117,15 @@ impl Invalidations {
     pub fn close(&self) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         queue.closed = true;
-        queue.order.clear();
+        let left = std::mem::take(&mut queue.order);
         queue.waiting.clear();
         self.changed.notify_all();
+        drop(queue);
+        for item in left {
+            if let Item::Then(work) = item {
+                work();
+            }
+        }
     }
 
     /// Starts the thread that empties the queue into the kernel, until [`close`](Self::close).
@@ -122,6 +171,30 @@ mod tests {
         queue.push([a.clone(), b.clone()]);
         assert_eq!(queue.next(), Some(b));
         assert_eq!(queue.next(), Some(a));
+    }
+
+    #[test]
+    fn what_is_to_follow_waits_for_what_was_queued_and_for_nothing_else() {
+        let queue = Invalidations::new();
+        let (done, order) = std::sync::mpsc::channel();
+        let then = |n: u32| {
+            let done = done.clone();
+            queue.then(move || done.send(n).unwrap());
+        };
+        then(1);
+        assert_eq!(order.try_recv(), Ok(1), "nothing is queued");
+        queue.push([Invalidation::Inode(Ino(2))]);
+        then(2);
+        assert!(order.try_recv().is_err());
+        queue.next();
+        then(3);
+        assert!(order.try_recv().is_err(), "the kernel is being told");
+        queue.push([Invalidation::Inode(Ino(3))]);
+        then(4);
+        queue.next();
+        assert_eq!([order.try_recv(), order.try_recv()], [Ok(2), Ok(3)]);
+        queue.close();
+        assert_eq!(order.try_recv(), Ok(4), "nobody waits for ever");
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! | [`driver`], [`machine`] | steps the engine, answers the kernel, keeps the timer; its seams |
 //! | [`adapter`], [`reply`], [`convert`] | FUSE operations to requests, responses to replies |
 //! | [`invalidate`] | what the kernel is told to forget |
+//! | [`interrupts`], [`process`] | signals to those who wait for a lock; what `/proc` tells of them |
 //! | [`sim`], [`redis`] | the transport of `mem:` mounts; real connections to Redis |
 
 pub mod adapter;
@@ -17,12 +18,14 @@ pub mod cli;
 pub mod convert;
 pub mod driver;
 pub mod handoff;
+pub mod interrupts;
 pub mod invalidate;
 pub mod kernel;
 pub mod logging;
 pub mod machine;
 pub mod mongo;
 pub mod mountpoint;
+pub mod process;
 pub mod redis;
 pub mod reply;
 pub mod session;

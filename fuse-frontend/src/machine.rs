@@ -4,6 +4,7 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use dbmount_engine::backend::Backend;
+use dbmount_engine::decide::Caps;
 use dbmount_engine::engine::{Credit, Engine, InFlight, Progress};
 use dbmount_engine::layout::Layout;
 use dbmount_engine::{Batch, BatchId, Input, Mono, Now, Output, Wall};
@@ -31,6 +32,8 @@ pub trait Machine: Send + 'static {
     fn in_flight(&self) -> Vec<InFlight>;
     /// How far background work is; see [`Engine::progress`].
     fn progress(&self) -> Progress;
+    /// What can be held; see [`Layout::caps`].
+    fn caps(&self) -> Caps;
 }
 
 impl<L> Machine for Engine<L>
@@ -62,6 +65,10 @@ where
 
     fn progress(&self) -> Progress {
         Engine::progress(self)
+    }
+
+    fn caps(&self) -> Caps {
+        self.layout().caps()
     }
 }
 

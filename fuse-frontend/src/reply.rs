@@ -10,7 +10,7 @@ use dbmount_engine::op::{DirEntry, Entry, Opened, StatFs};
 use dbmount_engine::{Errno, Ino, Name, Response};
 use fuser::{FileHandle, Generation, INodeNo};
 
-use crate::convert::{errno, file_attr, file_type, opened_flags, unknown_attr};
+use crate::convert::{errno, file_attr, file_type, opened_flags, shown_lock, unknown_attr};
 
 /// Inode numbers are never given to another file while the kernel knows them.
 const GENERATION: Generation = Generation(0);
@@ -43,6 +43,12 @@ pub enum Reply {
     /// An extended attribute or a list of them, into a buffer of so many bytes; into none, its
     /// length.
     Xattr(fuser::ReplyXattr, u32),
+    /// Where data or a hole begins.
+    Lseek(fuser::ReplyLseek),
+    /// The lock that stands in the way.
+    Lock(fuser::ReplyLock),
+    /// That a lock is had. Given after the kernel has forgotten what it was told to.
+    Locked(fuser::ReplyEmpty),
     /// The driver itself.
     Call(SyncSender<Result<Response, Errno>>),
 }
@@ -76,7 +82,7 @@ impl Reply {
         unsent: &mut Vec<Ino>,
     ) -> Result<(), Box<(Reply, Response)>> {
         match (self, response) {
-            (Reply::Empty(reply), Response::Done) => reply.ok(),
+            (Reply::Empty(reply) | Reply::Locked(reply), Response::Done) => reply.ok(),
             (Reply::Entry(reply), Response::Entry(entry)) => reply.entry_with_ttls(
                 &entry.attr_ttl,
                 &entry.entry_ttl,
@@ -102,6 +108,14 @@ impl Reply {
             (Reply::Xattr(reply, room), Response::Xattr(value) | Response::XattrNames(value)) => {
                 xattr(reply, room, &value);
             }
+            (Reply::Lseek(reply), Response::Offset(at)) => {
+                // Offsets are within a file, whose length is one of `off_t`.
+                reply.offset(i64::try_from(at).unwrap_or(i64::MAX));
+            }
+            (Reply::Lock(reply), Response::Lock(lock)) => {
+                let (start, last, typ, pid) = shown_lock(lock);
+                reply.locked(start, last, typ, pid);
+            }
             (reply, response) => return Err(Box::new((reply, response))),
         }
         Ok(())
@@ -122,7 +136,9 @@ impl Reply {
     /// Answers with an error.
     pub fn fail(self, error: fuser::Errno) {
         match self {
-            Reply::Empty(reply) => reply.error(error),
+            Reply::Empty(reply) | Reply::Locked(reply) => reply.error(error),
+            Reply::Lseek(reply) => reply.error(error),
+            Reply::Lock(reply) => reply.error(error),
             Reply::Entry(reply) => reply.error(error),
             Reply::Attr(reply) => reply.error(error),
             Reply::Data(reply) => reply.error(error),

@@ -96,6 +96,7 @@ fn serve_until_end<M: Machine>(
     events: &Receiver<Event>,
 ) -> Result<(), String> {
     driver.spawn_timer().map_err(|error| plain(&error))?;
+    driver.spawn_interrupts().map_err(|error| plain(&error))?;
     let attached = attach(driver, plan, report, events)?;
     let mut options = plan.options.clone();
     options.read_only |= attached.read_only;

@@ -59,6 +59,7 @@ const FULL: Caps = Caps {
     reserved_xattrs: &[b"user.redis."],
     dir_nlink: true,
     rename_ctime: true,
+    ..Caps::LEAST
 };
 
 #[test]

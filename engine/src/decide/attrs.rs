@@ -4,11 +4,10 @@ use alloc::vec;
 
 use crate::decide::ask::{self, Stop};
 use crate::decide::plan::{Answer, Change, Check, Decision, Patch, Plan, Reply};
-use crate::decide::ready;
 use crate::decide::view::View;
 use crate::errno::Errno;
 use crate::id::Ino;
-use crate::op::{Attr, FallocateMode, Kind, Response, SetAttr, SetTime};
+use crate::op::{Attr, Kind, SetAttr, SetTime};
 use crate::time::Wall;
 
 const ALL_PERM: u16 = 0o7777;
@@ -60,39 +59,8 @@ pub(super) fn set(view: &View<'_>, ino: Ino, set: &SetAttr) -> Result<Decision, 
     }))
 }
 
-/// fallocate(2). A database reserves nothing ahead of a write: `ENOSPC` comes with the write, and
-/// what is left of the call is the length of the file.
-pub(super) fn allocate(
-    view: &View<'_>,
-    ino: Ino,
-    offset: u64,
-    length: u64,
-    mode: FallocateMode,
-) -> Result<Decision, Stop> {
-    ask::writable(view)?;
-    // EOPNOTSUPP, the filesystem does not support the operation: the caller writes zeros instead.
-    if mode.punch_hole || mode.zero_range {
-        return Err(Errno::EOPNOTSUPP.into());
-    }
-    let attr = ask::inode(view, ino)?;
-    // EFBIG, offset+len exceeds the maximum file size.
-    let end = offset.checked_add(length).ok_or(Errno::EFBIG)?;
-    may_resize(view, &attr, end)?;
-    if mode.keep_size || end <= attr.size {
-        return Ok(ready(Response::Done));
-    }
-    let patch =
-        Patch { size: Some(end), mtime: Some(view.now), ctime: Some(view.now), ..Patch::default() };
-    Ok(Decision::Commit(Plan {
-        checks: vec![Check::Live(ino)],
-        changes: vec![Change::SetAttr { ino, patch }],
-        once: true,
-        answer: Answer::Done,
-    }))
-}
-
 /// truncate(2): EISDIR for a directory, EINVAL for what is no regular file, EFBIG.
-fn may_resize(view: &View<'_>, attr: &Attr, size: u64) -> Result<(), Errno> {
+pub(super) fn may_resize(view: &View<'_>, attr: &Attr, size: u64) -> Result<(), Errno> {
     match attr.kind {
         Kind::File if size > view.caps.max_file_size => Err(Errno::EFBIG),
         Kind::File => Ok(()),

@@ -14,6 +14,7 @@
 mod against_model;
 mod ask;
 mod attrs;
+mod contents;
 mod names;
 mod plan;
 mod remove;
@@ -48,7 +49,11 @@ fn run(request: &Request, view: &View<'_>) -> Result<Decision, Stop> {
         // Ownership is checked by the kernel (`setattr_prepare`), so the caller decides nothing.
         Request::SetAttr { ino, set, caller: _ } => attrs::set(view, *ino, set),
         Request::Fallocate { ino, offset, length, mode, .. } => {
-            attrs::allocate(view, *ino, *offset, *length, *mode)
+            contents::allocate(view, *ino, *offset, *length, *mode)
+        }
+        Request::Seek { ino, offset, whence, .. } => contents::seek(view, *ino, *offset, *whence),
+        Request::CopyRange { ino, offset, to_ino, to_offset, length, .. } => {
+            contents::copy(view, (*ino, *offset), (*to_ino, *to_offset), *length)
         }
         Request::ReadLink { ino } => names::read_link(view, *ino),
         Request::Mknod { parent, name, kind, perm, rdev, caller } => {
@@ -84,6 +89,9 @@ fn run(request: &Request, view: &View<'_>) -> Result<Decision, Stop> {
         | Request::Flush { .. }
         | Request::Release { .. }
         | Request::Fsync { .. }
+        | Request::GetLock { .. }
+        | Request::SetLock { .. }
+        | Request::Unlock { .. }
         | Request::OpenDir { .. }
         | Request::ReadDir { .. }
         | Request::ReleaseDir { .. }
@@ -100,19 +108,19 @@ fn ready(response: Response) -> Decision {
 mod tests {
     use super::testing::{Leases, World, check, line, row};
     use super::*;
-    use crate::id::{Fh, Ino};
+    use crate::id::{Fh, Ino, LockOwner};
     use crate::op::OpenFlags;
 
     #[test]
     fn other_requests() {
-        let (ino, fh) = (Ino(2), Fh(1));
+        let (ino, fh, owner) = (Ino(2), Fh(1), LockOwner(1));
         check(&[
             row("statvfs: figures", Request::StatFs, "statfs"),
             row("attach is no metadata operation", Request::Attach, "elsewhere"),
             row("forget is none", Request::Forget { ino, count: 1 }, "elsewhere"),
             row("open is none", Request::Open { ino, flags: OpenFlags::default() }, "elsewhere"),
-            row("flush is none", Request::Flush { ino, fh }, "elsewhere"),
-            row("release is none", Request::Release { ino, fh }, "elsewhere"),
+            row("flush is none", Request::Flush { ino, fh, owner }, "elsewhere"),
+            row("release is none", Request::Release { ino, fh, owner: None }, "elsewhere"),
             row("opendir is none", Request::OpenDir { ino: Ino::ROOT }, "elsewhere"),
         ]);
     }

@@ -158,6 +158,33 @@ pub enum Change {
         /// By how much the number of its subdirectories changes.
         nlink: i32,
     },
+    /// A range of a file holds zeros from now on; blocks that lie in it wholly need not be kept.
+    /// Its length stays. Only of layouts with holes.
+    Zero {
+        /// Of which file.
+        ino: Ino,
+        /// The first byte.
+        from: u64,
+        /// Behind the last byte; it may lie behind the end of the file.
+        to: u64,
+    },
+    /// A file is at least so long from now on; what is new are zeros. Only of layouts with holes.
+    Grow {
+        /// Of which file.
+        ino: Ino,
+        /// In bytes.
+        size: u64,
+    },
+    /// Contents are copied on the server, at most [`Caps::max_copy`](super::Caps::max_copy) bytes.
+    /// A [`Change::Grow`] for where they end stands after it. Ranges of one file do not overlap.
+    Copy {
+        /// The file they come from, and the first byte there.
+        from: (Ino, u64),
+        /// The file they go to, and the first byte there.
+        to: (Ino, u64),
+        /// How many bytes; they end at the source's end or before it.
+        length: u64,
+    },
     /// An extended attribute is set (see [`Check::Xattr`]) or, without a value, removed.
     Xattr {
         /// Of which inode.
@@ -195,4 +222,6 @@ pub enum Answer {
     Created(Ino),
     /// The attributes as they are now, as `Response::Attr`.
     Attr(Ino),
+    /// So many bytes were copied, as `Response::Written`.
+    Written(u32),
 }

@@ -13,7 +13,7 @@ use super::{
     View, Want, decide,
 };
 use crate::id::Ino;
-use crate::op::{Attr, Caller, Kind, Name, Request, Response, StatFs, XattrMode};
+use crate::op::{Attr, Caller, Kind, Name, Request, Response, StatFs, Whence, XattrMode};
 use crate::time::Wall;
 
 /// The time of every decision.
@@ -31,6 +31,7 @@ pub(super) enum Twist {
     NoXattrs,
     NoDirNlink,
     NoRenameCtime,
+    NoHoles,
     Held(u64),
 }
 
@@ -112,6 +113,9 @@ impl World {
                 reserved_xattrs: &[b"user.redis."],
                 dir_nlink: has(Twist::NoDirNlink),
                 rename_ctime: has(Twist::NoRenameCtime),
+                holes: has(Twist::NoHoles),
+                max_copy: if has(Twist::NoHoles) { 1 << 16 } else { 0 },
+                ..Caps::LEAST
             },
             read_only: !has(Twist::ReadOnly),
             held: twists.iter().find_map(|twist| match twist {
@@ -239,6 +243,10 @@ impl World {
                 self.xattrs.keys().filter(|(i, _)| i == ino).map(|(_, n)| n.clone()).collect(),
             ),
             Want::StatFs => Fact::StatFs(StatFs::default()),
+            // The first two bytes of every file are a hole.
+            Want::Seek(_, offset, Whence::Data) => Fact::Seek(Some(2.max(*offset))),
+            Want::Seek(_, offset, Whence::Hole) if *offset < 2 => Fact::Seek(Some(*offset)),
+            Want::Seek(..) => Fact::Seek(None),
             Want::FreshIno(..) => Fact::FreshIno(Ino(100)),
         }
     }
@@ -333,6 +341,7 @@ pub(super) fn line(decision: &Decision) -> String {
                 Answer::Entry(ino) => format!(" => entry {ino:?}"),
                 Answer::Created(ino) => format!(" => created {ino:?}"),
                 Answer::Attr(ino) => format!(" => attr {ino:?}"),
+                Answer::Written(bytes) => format!(" => wrote {bytes}"),
             };
             let once = if *once { "once: " } else { "" };
             format!("{once}{} => {}{answer}", checks.join(", "), changes.join(", "))
@@ -383,6 +392,11 @@ fn change_word(change: &Change) -> String {
             assert_eq!(*at, NOW, "a touch is now");
             let nlink = if *nlink == 0 { String::new() } else { format!(" {nlink:+}") };
             format!("touch {dir:?}{nlink}")
+        }
+        Change::Zero { ino, from, to } => format!("zero {ino:?} {from}..{to}"),
+        Change::Grow { ino, size } => format!("grow {ino:?} {size}"),
+        Change::Copy { from, to, length } => {
+            format!("copy {:?}+{} to {:?}+{} {length}", from.0, from.1, to.0, to.1)
         }
         Change::Xattr { ino, name, value, at } => {
             assert_eq!(*at, NOW, "an attribute's change is now");

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use crate::id::Ino;
-use crate::op::{Attr, Name, StatFs};
+use crate::op::{Attr, Name, StatFs, Whence};
 use crate::time::Wall;
 
 /// A fact that a decision asks for.
@@ -33,6 +33,9 @@ pub enum Want {
     XattrNames(Ino),
     /// Figures of the filesystem.
     StatFs,
+    /// Where, from an offset on, the first data or the first hole of a file is. Only asked of
+    /// layouts with [`Caps::holes`], when everything written here is on the server.
+    Seek(Ino, u64, Whence),
     /// An inode number that is free, for a new inode that will first be called `1` in `0`.
     FreshIno(Ino, Name),
 }
@@ -56,6 +59,9 @@ pub enum Fact {
     XattrNames(Vec<Name>),
     /// Of [`Want::StatFs`].
     StatFs(StatFs),
+    /// Of [`Want::Seek`]; `None` when there is no more data. What it says of the file behind its
+    /// end does not matter.
+    Seek(Option<u64>),
     /// Of [`Want::FreshIno`].
     FreshIno(Ino),
 }
@@ -112,6 +118,37 @@ pub struct Caps {
     /// A rename marks the ctime of what it renames, as Linux's own filesystems do. POSIX leaves
     /// it open, and a layout where that would cost a record of its own says no.
     pub rename_ctime: bool,
+    /// What was never written takes no room, can be found ([`Want::Seek`]), and be made again
+    /// ([`Change::Zero`](super::Change::Zero)).
+    pub holes: bool,
+    /// The most bytes that one commit copies from file to file on the server
+    /// ([`Change::Copy`](super::Change::Copy)); 0 when it cannot.
+    pub max_copy: u64,
+    /// Writes at the end of a file that other mounts write to as well find that end on the server
+    /// ([`Layout::append`](crate::layout::Layout::append)).
+    pub append: bool,
+    /// Locks hold between mounts ([`Layout::lock`](crate::layout::Layout::lock)). Otherwise the
+    /// kernel keeps them, for one mount.
+    pub locks: bool,
+}
+
+impl Caps {
+    /// The least a layout can hold; the rest of its capabilities stands beside this.
+    pub const LEAST: Caps = Caps {
+        hard_links: false,
+        special_files: false,
+        exchange: false,
+        max_file_size: 0,
+        max_links: 1,
+        max_xattr_size: 0,
+        reserved_xattrs: &[],
+        dir_nlink: false,
+        rename_ctime: false,
+        holes: false,
+        max_copy: 0,
+        append: false,
+        locks: false,
+    };
 }
 
 /// The facts at hand, over what the cache holds.
@@ -231,6 +268,15 @@ impl View<'_> {
         match self.fact(Want::StatFs)? {
             Fact::StatFs(figures) => Ok(figures),
             _ => Err(Missing(alloc::vec![Want::StatFs])),
+        }
+    }
+
+    /// Where, from `offset` on, the first data or hole is; see [`Want::Seek`].
+    pub fn seek(&self, ino: Ino, offset: u64, whence: Whence) -> Result<Option<u64>, Missing> {
+        let want = Want::Seek(ino, offset, whence);
+        match self.fact(want.clone())? {
+            Fact::Seek(found) => Ok(found),
+            _ => Err(Missing(alloc::vec![want])),
         }
     }
 

@@ -30,6 +30,8 @@ pub(super) enum Owner {
         /// How many.
         count: u64,
     },
+    /// The locks of a file.
+    Lock(Ino),
     /// The layout's own work.
     Task,
     /// Nobody any more, but the layout still learns what came of it.
@@ -134,12 +136,15 @@ impl<L: Layout> Engine<L> {
                 Some(State::Session) => self.session_step(id, step),
                 Some(State::Txn(_)) => self.txn_step(id, step, since),
                 Some(State::Piece) => self.piece_step(id, step),
+                Some(State::Append) => self.append_step(id, step),
                 Some(State::Listing(_)) => self.listing_step(id, step, since),
-                Some(State::Start | State::WriteRoom | State::Flush | State::Blocks) | None => {
-                    self.nobodys_step(step);
-                }
+                Some(
+                    State::Start | State::WriteRoom | State::Flush | State::Blocks | State::Lock,
+                )
+                | None => self.nobodys_step(step),
             },
             Owner::Flush(ino) => self.flush_step(ino, step),
+            Owner::Lock(ino) => self.lock_step(ino, step),
             Owner::Blocks { ino, first, count } => self.blocks_step(ino, first, count, step, since),
             Owner::Task => match step {
                 Step::Work(work) => self.submit(Owner::Task, work),

@@ -1,6 +1,6 @@
 //! What the machines and the layout share: the clock, the configuration, the facts, the outputs.
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::string::String;
 
 use crate::backend::Backend;
@@ -29,6 +29,8 @@ pub struct Cx<B: Backend> {
     wake: bool,
     /// Inodes whose cached contents are void.
     pub(super) stale_data: alloc::vec::Vec<Ino>,
+    /// Files whose locks other mounts may have changed; `None` stands for all of them.
+    unlocked: Option<BTreeSet<Ino>>,
 }
 
 impl<B: Backend> Cx<B> {
@@ -43,6 +45,7 @@ impl<B: Backend> Cx<B> {
             out: VecDeque::new(),
             wake: false,
             stale_data: alloc::vec::Vec::new(),
+            unlocked: Some(BTreeSet::new()),
         }
     }
 
@@ -94,6 +97,23 @@ impl<B: Backend> Cx<B> {
     /// What made procedures end with `Step::Park` has changed: they are started again.
     pub fn wake(&mut self) {
         self.wake = true;
+    }
+
+    /// Another mount may have changed its locks on a file: who waits for one is tried again.
+    pub fn unlocked(&mut self, ino: Ino) {
+        if let Some(inos) = &mut self.unlocked {
+            inos.insert(ino);
+        }
+    }
+
+    /// Another mount may have changed any of its locks, or has ended.
+    pub fn unlocked_all(&mut self) {
+        self.unlocked = None;
+    }
+
+    pub(super) fn take_unlocked(&mut self, all: impl Iterator<Item = Ino>) -> BTreeSet<Ino> {
+        let told = self.unlocked.replace(BTreeSet::new());
+        told.unwrap_or_else(|| all.collect())
     }
 
     pub(super) fn take_wake(&mut self) -> bool {

@@ -142,20 +142,22 @@ impl<L: Layout> Engine<L> {
             self.finish(id, Err(errno));
             return;
         }
-        let opened = self.open_file(ino);
+        let opened = self.open_file(ino, flags.append);
         if flags.truncate {
             self.truncate_lazily(ino);
         }
         self.finish(id, Ok(Response::Opened(opened)));
     }
 
-    pub(super) fn open_file(&mut self, ino: Ino) -> Opened {
+    pub(super) fn open_file(&mut self, ino: Ino, append: bool) -> Opened {
         let errors_seen = self.files.get(&ino).map_or(0, |file| file.errors);
         self.cx.inodes.opened(ino);
-        let fh = self.new_handle(Handle::File { ino, errors_seen });
+        let append = append && self.layout.caps().append;
+        let fh = self.new_handle(Handle::File { ino, errors_seen, append });
         let lease = self.layout.attr_lease(ino, self.layout.epoch());
         let keep_cache = lease > self.cx.config.lease_polled;
-        Opened { fh, keep_cache, direct_io: false }
+        // The kernel would keep what is appended where it believes the end to be.
+        Opened { fh, keep_cache, direct_io: append }
     }
 
     /// `O_TRUNC`: the file is empty from now on; the server learns it with the next write-back,
@@ -174,7 +176,10 @@ impl<L: Layout> Engine<L> {
 
     pub(super) fn start_release(&mut self, id: OpId) {
         let Some(op) = self.ops.get(&id) else { return };
-        let Request::Release { ino, fh } = op.request else { return };
+        let Request::Release { ino, fh, owner } = op.request else { return };
+        if let Some(owner) = owner {
+            self.release_locks(ino, owner);
+        }
         if self.handles.remove(&fh).is_some() && self.cx.inodes.closed(ino) {
             self.last_close(ino);
             // The kernel keeps the pages of what is closed; here only what is open is cached.
@@ -259,13 +264,20 @@ impl<L: Layout> Engine<L> {
         let Some(op) = self.ops.get_mut(&id) else { return };
         let Request::Write { ino, fh, offset, data } = &op.request else { return };
         let (ino, offset, data) = (*ino, *offset, data.clone());
-        if !matches!(self.handles.get(fh), Some(Handle::File { ino: of, .. }) if *of == ino) {
-            self.finish(id, Err(Errno::EBADF));
-            return;
-        }
+        let append = match self.handles.get(fh) {
+            Some(Handle::File { ino: of, append, .. }) if *of == ino => *append,
+            _ => {
+                self.finish(id, Err(Errno::EBADF));
+                return;
+            }
+        };
         let end = offset.saturating_add(data.len() as u64);
         if end > self.layout.caps().max_file_size {
             self.finish(id, Err(Errno::EFBIG));
+            return;
+        }
+        if append {
+            self.start_append(id, ino, &data);
             return;
         }
         let file = self.files.entry(ino).or_default();
@@ -296,6 +308,41 @@ impl<L: Layout> Engine<L> {
             self.flush_file(ino, false);
         }
         self.finish(id, Ok(Response::Written(data.len() as u32)));
+    }
+
+    /// `O_APPEND`: the end of the file is where the server says, at the moment of the write, so
+    /// appends are not held back; what was written elsewhere in the file goes first.
+    fn start_append(&mut self, id: OpId, ino: Ino, data: &Bytes) {
+        if self.files.get(&ino).is_some_and(File::is_dirty) {
+            self.wait_for_flush(id, ino);
+            return;
+        }
+        if let Some(op) = self.ops.get_mut(&id) {
+            op.state = State::Append;
+        }
+        let token = self.next_token();
+        match self.layout.append(ino, data, self.cx.now.wall, token, &mut self.cx) {
+            Step::Work(work) => self.submit(Owner::Op(id), work),
+            other => self.append_step(id, other),
+        }
+    }
+
+    pub(super) fn append_step(&mut self, id: OpId, step: Step<L>) {
+        let Some(Request::Write { ino, data, .. }) = self.ops.get(&id).map(|op| &op.request) else {
+            return;
+        };
+        let (ino, bytes) = (*ino, data.len() as u32);
+        match step {
+            Step::Work(work) => self.submit(Owner::Op(id), work),
+            Step::Done(Outcome::Wrote { size, .. }) => {
+                let now = self.cx.now.wall;
+                self.contents_changed(ino);
+                self.cx.facts.amend_attr(ino, |attr| *attr = modified(*attr, size, now));
+                self.finish(id, Ok(Response::Written(bytes)));
+            }
+            Step::Done(_) | Step::Park => self.finish(id, Err(Errno::EIO)),
+            Step::Fail(failure) => self.fail(id, failure),
+        }
     }
 
     fn mark_dirty(&mut self, ino: Ino) {
@@ -514,23 +561,38 @@ impl<L: Layout> Engine<L> {
     /// Write-back of a file has come to an end for one who waited for it.
     pub(super) fn finish_flush(&mut self, id: OpId) {
         let Some(op) = self.ops.get(&id) else { return };
-        let (ino, fh, fsync) = match op.request {
-            Request::Flush { ino, fh } => (ino, fh, false),
-            Request::Fsync { ino, fh, .. } => (ino, fh, true),
-            Request::SetAttr { ino, .. } | Request::Fallocate { ino, .. } => {
-                let error =
-                    self.files.get(&ino).filter(|it| it.failed).and_then(|it| it.last_error);
-                match error {
-                    Some(errno) => self.finish(id, Err(errno)),
-                    None => self.start(id),
-                }
-                return;
+        match op.request {
+            // What was written under a lock is there before the lock goes.
+            Request::Flush { ino, owner, .. } if self.has_locks(ino, owner) => {
+                self.queue_lock(id, ino);
             }
+            Request::Flush { .. } | Request::Fsync { .. } => self.finish_close(id),
+            Request::Unlock { ino, .. } => self.queue_lock(id, ino),
+            Request::SetAttr { ino, .. }
+            | Request::Fallocate { ino, .. }
+            | Request::Seek { ino, .. }
+            | Request::Write { ino, .. } => self.start_after_flush(id, [ino, ino]),
+            Request::CopyRange { ino, to_ino, .. } => self.start_after_flush(id, [ino, to_ino]),
             // Detach looks at all files anew, a change of names at where they lead.
-            _ => {
-                self.start(id);
-                return;
-            }
+            _ => self.start(id),
+        }
+    }
+
+    /// What stands on what was written goes on, or fails with it.
+    fn start_after_flush(&mut self, id: OpId, on: [Ino; 2]) {
+        let failed = on.iter().find_map(|ino| self.files.get(ino).filter(|it| it.failed));
+        match failed.and_then(|it| it.last_error) {
+            Some(errno) => self.finish(id, Err(errno)),
+            None => self.start(id),
+        }
+    }
+
+    /// Nothing is left to wait for but the errors there were.
+    pub(super) fn finish_close(&mut self, id: OpId) {
+        let (ino, fh, fsync) = match self.ops.get(&id).map(|op| &op.request) {
+            Some(Request::Flush { ino, fh, .. }) => (*ino, *fh, false),
+            Some(Request::Fsync { ino, fh, .. }) => (*ino, *fh, true),
+            _ => return,
         };
         match self.first_error(ino, fh) {
             Ok(()) if fsync || self.layout.unsure(ino) => self.start_sync(id, ino),
@@ -559,15 +621,22 @@ impl<L: Layout> Engine<L> {
 
     /// Attributes were set on the server: what is still to be written must not undo them.
     pub(super) fn attrs_set(&mut self, ino: Ino, patch: &Patch) {
+        if let Some(mtime) = patch.mtime
+            && let Some(file) = self.files.get_mut(&ino)
+        {
+            file.mtime = mtime;
+        }
+        if patch.size.is_some() {
+            self.contents_changed(ino);
+        }
+    }
+
+    /// The contents were changed on the server, not by writing them: what was read is void, and
+    /// so is what is on its way here.
+    pub(super) fn contents_changed(&mut self, ino: Ino) {
+        self.drop_blocks(ino);
         if let Some(file) = self.files.get_mut(&ino) {
-            if let Some(mtime) = patch.mtime {
-                file.mtime = mtime;
-            }
-            if patch.size.is_some() {
-                self.block_bytes -= file.blocks.values().map(Bytes::len).sum::<usize>();
-                file.blocks.clear();
-                file.writes += 1;
-            }
+            file.writes += 1;
         }
     }
 }

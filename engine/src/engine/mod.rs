@@ -8,6 +8,7 @@
 //! | `txn.rs` | metadata operations: read facts, decide, commit |
 //! | `files.rs` | open files, writing, write-back and flush |
 //! | `reads.rs` | reading, blocks, read-ahead |
+//! | `locks.rs` | locks between mounts, and who waits for them |
 //! | `listing.rs` | directory listings |
 //! | `batches.rs` | batches on their way, faults and re-sending |
 //! | `facts.rs` | leased facts |
@@ -27,6 +28,7 @@ mod facts;
 mod files;
 mod inodes;
 mod listing;
+mod locks;
 mod reads;
 mod txn;
 
@@ -37,7 +39,7 @@ use alloc::vec::Vec;
 use crate::config::Config;
 use crate::contract::{Input, Level, Link, Output};
 use crate::errno::Errno;
-use crate::id::{BatchId, Fh, Ino, Lane, OpId};
+use crate::id::{BatchId, Fh, Ino, Lane, OpId, Token};
 use crate::layout::{Failure, Layout, Outcome, Step};
 use crate::op::{Request, Response};
 use crate::time::{Duration, Mono, Now};
@@ -46,6 +48,7 @@ use batches::{InFlightBatch, Owner};
 pub use cx::Cx;
 use files::File;
 use listing::{DirHandle, Listing};
+use locks::FileLocks;
 use txn::Txn;
 
 /// How long a request waits for a server that has been away for longer than the timeout.
@@ -110,6 +113,10 @@ enum State {
     Blocks,
     /// A piece of the file that is for this request alone.
     Piece,
+    /// The bytes to be at the end of the file.
+    Append,
+    /// A lock, or the server to know that one is given up.
+    Lock,
     /// A page of a directory.
     Listing(Listing),
 }
@@ -124,6 +131,8 @@ impl State {
             State::WriteRoom => "room for dirty data",
             State::Flush => "write-back",
             State::Blocks | State::Piece => "data",
+            State::Append => "the end of the file",
+            State::Lock => "a lock",
             State::Listing(_) => "a page of the directory",
         }
     }
@@ -132,7 +141,7 @@ impl State {
 /// An open file or directory.
 #[derive(Clone, Debug)]
 enum Handle<L: Layout> {
-    File { ino: Ino, errors_seen: u64 },
+    File { ino: Ino, errors_seen: u64, append: bool },
     Dir(DirHandle<L>),
 }
 
@@ -170,6 +179,7 @@ pub struct Engine<L: Layout> {
     handles: BTreeMap<Fh, Handle<L>>,
     next_fh: u64,
     files: BTreeMap<Ino, File>,
+    locks: BTreeMap<Ino, FileLocks>,
     dirty_bytes: usize,
     block_bytes: usize,
     /// Files by when blocks of theirs were kept, oldest first, with `File::kept` as it was then.
@@ -205,6 +215,7 @@ impl<L: Layout> Engine<L> {
             handles: BTreeMap::new(),
             next_fh: 1,
             files: BTreeMap::new(),
+            locks: BTreeMap::new(),
             dirty_bytes: 0,
             block_bytes: 0,
             block_queue: VecDeque::new(),
@@ -306,6 +317,8 @@ impl<L: Layout> Engine<L> {
         let deadline = match request {
             // The driver decides how long to wait for the first connection.
             Request::Attach => Mono::NEVER,
+            // Another may have the lock for as long as it likes.
+            Request::SetLock { wait: true, .. } => Mono::NEVER,
             _ => self.cx.now.mono.after(self.patience()),
         };
         if deadline != Mono::NEVER {
@@ -336,6 +349,9 @@ impl<L: Layout> Engine<L> {
             Request::Write { .. } => self.start_write(id),
             Request::Flush { .. } | Request::Fsync { .. } => self.start_flush(id),
             Request::Release { .. } => self.start_release(id),
+            Request::GetLock { .. } | Request::SetLock { .. } | Request::Unlock { .. } => {
+                self.start_lock(id);
+            }
             Request::OpenDir { .. } => self.start_open_dir(id),
             Request::ReadDir { .. } => self.start_read_dir(id),
             Request::ReleaseDir { fh, .. } => {
@@ -403,6 +419,7 @@ impl<L: Layout> Engine<L> {
         // caller must learn what became of it.
         let give_up = match self.ops.get(&id).map(|op| &op.state) {
             Some(State::Txn(txn)) => !txn.committing(),
+            Some(State::Append) => false,
             Some(_) => true,
             None => false,
         };
@@ -492,6 +509,7 @@ impl<L: Layout> Engine<L> {
                 self.start(id);
             }
         }
+        self.try_blocked_locks();
         for ino in core::mem::take(&mut self.deferred) {
             self.flush_deferred(ino);
         }
@@ -572,6 +590,7 @@ impl<L: Layout> Engine<L> {
             Some(State::Start) => self.parked.retain(|it| *it != id),
             Some(State::WriteRoom) => self.write_room.retain(|it| *it != id),
             Some(State::Flush) => self.forget_waiter(id),
+            Some(State::Lock) => self.give_up_lock(id),
             _ => self.abandon_batches_of(id),
         }
     }
@@ -597,6 +616,12 @@ impl<L: Layout> Engine<L> {
         self.cx.inodes.is_known(ino)
             || self.cx.facts.holds(ino)
             || self.files.get(&ino).is_some_and(File::is_in_use)
+    }
+
+    /// Names the next commit.
+    fn next_token(&mut self) -> Token {
+        self.commits += 1;
+        Token { session: self.session, serial: self.commits }
     }
 
     fn new_handle(&mut self, handle: Handle<L>) -> Fh {

@@ -8,11 +8,12 @@ use crate::decide::{
 use crate::errno::Errno;
 use crate::id::{Ino, OpId, Token};
 use crate::layout::{Epoch, Layout, Outcome, Step};
-use crate::op::{Attr, Entry, Kind, Name, Request, Response};
+use crate::op::{Attr, Entry, Kind, Name, OpenFlags, Request, Response};
 use crate::time::Duration;
 
 use super::batches::Owner;
 use super::facts::{FactsAt, Overlay};
+use super::files::File;
 use super::{Engine, State, Timer};
 
 /// A decision that needs facts more often than this is a bug of ours.
@@ -54,11 +55,15 @@ impl<L: Layout> Engine<L> {
             Request::SetAttr { ino, set, .. } if set.size.is_some() || set.mtime.is_some() => {
                 Some(*ino)
             }
-            Request::Fallocate { ino, .. } => Some(*ino),
+            Request::Fallocate { ino, .. } | Request::Seek { ino, .. } => Some(*ino),
+            Request::CopyRange { ino, to_ino, .. } => {
+                let dirty = |it: &Ino| self.files.get(it).is_some_and(File::is_dirty);
+                [*ino, *to_ino].into_iter().find(dirty)
+            }
             _ => None,
         };
         if let Some(ino) = ordered
-            && self.files.get(&ino).is_some_and(|file| file.is_dirty())
+            && self.files.get(&ino).is_some_and(File::is_dirty)
         {
             self.wait_for_flush(id, ino);
             return;
@@ -325,6 +330,9 @@ impl<L: Layout> Engine<L> {
                     self.cx.facts.forget_entry(b.0, &b.1);
                 }
                 Change::SetAttr { ino, patch } => self.attrs_set(*ino, patch),
+                Change::Zero { ino, .. }
+                | Change::Grow { ino, .. }
+                | Change::Copy { to: (ino, _), .. } => self.contents_changed(*ino),
                 Change::Touch { .. } | Change::Xattr { .. } => {}
             }
         }
@@ -365,6 +373,7 @@ impl<L: Layout> Engine<L> {
         };
         let result = match plan.answer {
             Answer::Done => Ok(Response::Done),
+            Answer::Written(bytes) => Ok(Response::Written(bytes)),
             Answer::Entry(ino) => match attr(self, ino) {
                 Some(attr) => Ok(Response::Entry(self.entry_of(plan, attr, since))),
                 None => Err(Errno::EIO),
@@ -376,7 +385,11 @@ impl<L: Layout> Engine<L> {
             Answer::Created(ino) => match attr(self, ino) {
                 Some(attr) => {
                     let entry = self.entry_of(plan, attr, since);
-                    let opened = self.open_file(ino);
+                    let append = matches!(
+                        self.ops.get(&id).map(|op| &op.request),
+                        Some(Request::Create { flags, .. }) if flags.append
+                    );
+                    let opened = self.open_file(ino, append);
                     Ok(Response::Created(entry, opened))
                 }
                 None => Err(Errno::EIO),
@@ -420,14 +433,14 @@ impl<L: Layout> Engine<L> {
             Reply::NoEntry => Ok(Response::NoEntry(entry_lease(self, None))),
             Reply::Attr(attr) => Ok(Response::Attr(attr, self.layout.attr_lease(attr.ino, since))),
             Reply::OpenExisting(mut attr) => {
-                let (write, truncate) = match &op.request {
-                    Request::Create { flags, .. } => (flags.write, flags.truncate),
-                    _ => (false, false),
+                let OpenFlags { write, truncate, append, .. } = match &op.request {
+                    Request::Create { flags, .. } => *flags,
+                    _ => OpenFlags::default(),
                 };
                 match self.layout.open(attr.ino, write || truncate) {
                     Err(errno) => Err(errno),
                     Ok(()) => {
-                        let opened = self.open_file(attr.ino);
+                        let opened = self.open_file(attr.ino, append);
                         if truncate {
                             self.truncate_lazily(attr.ino);
                             attr = self.files.dress(attr);
@@ -447,6 +460,8 @@ fn moves(plan: &Plan, file: Ino) -> bool {
         Change::Unlink { ino, .. } => *ino == file,
         Change::Rename { ino, kind, .. } => *ino == file || *kind == Kind::Dir,
         Change::SetAttr { ino, patch } => *ino == file && patch.size.is_some(),
+        Change::Zero { ino, .. } | Change::Grow { ino, .. } => *ino == file,
+        Change::Copy { from, to, .. } => from.0 == file || to.0 == file,
         Change::Exchange { .. } => true,
         _ => false,
     })
@@ -459,10 +474,11 @@ fn changed_inodes(plan: &Plan) -> impl Iterator<Item = Ino> + '_ {
         Change::Link { ino, .. }
         | Change::Rename { ino, .. }
         | Change::SetAttr { ino, .. }
+        | Change::Grow { ino, .. }
         | Change::Xattr { ino, .. } => Some(*ino),
         Change::Unlink { ino, last, held, .. } => (!last || *held).then_some(*ino),
         Change::Touch { dir, .. } => Some(*dir),
-        Change::Exchange { .. } => None,
+        Change::Exchange { .. } | Change::Zero { .. } | Change::Copy { .. } => None,
     })
 }
 
@@ -489,6 +505,7 @@ impl Change {
                 attr.ctime = *at;
                 attr.nlink = attr.nlink.saturating_add_signed(*nlink);
             }
+            Change::Grow { ino, size } if *ino == attr.ino => attr.size = attr.size.max(*size),
             Change::Xattr { ino, at, .. } if *ino == attr.ino => attr.ctime = *at,
             Change::Link { ino, .. } if *ino == attr.ino => attr.nlink += 1,
             Change::Unlink { ino, .. } if *ino == attr.ino => {

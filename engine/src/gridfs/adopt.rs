@@ -42,6 +42,8 @@ impl GridFs {
                 Change::Unlink { dir, ino, .. } => inos.extend([*dir, *ino]),
                 Change::Rename { dir, to_dir, ino, .. } => inos.extend([*dir, *to_dir, *ino]),
                 Change::Exchange { a, b } => inos.extend([a.0, a.2, b.0, b.2]),
+                // Not among the capabilities of this layout.
+                Change::Zero { .. } | Change::Grow { .. } | Change::Copy { .. } => {}
             }
         }
         let foreign = |ino: &Ino| self.tree.get(*ino).is_some_and(|it| it.foreign.is_some());

@@ -278,7 +278,11 @@ impl GridFs {
                         patch.apply_to(&mut node.attr);
                     }
                 }
-                Change::Touch { .. } | Change::Xattr { .. } => {}
+                Change::Touch { .. }
+                | Change::Xattr { .. }
+                | Change::Zero { .. }
+                | Change::Grow { .. }
+                | Change::Copy { .. } => {}
             }
         }
         self.live.wrote(token, cx.now.mono);
@@ -375,5 +379,7 @@ fn marked_by(change: &Change) -> Vec<Ino> {
         | Change::SetAttr { ino, .. }
         | Change::Xattr { ino, .. } => alloc::vec![*ino],
         Change::Exchange { a, b } => alloc::vec![a.2, b.2],
+        // Not among the capabilities of this layout.
+        Change::Zero { .. } | Change::Grow { .. } | Change::Copy { .. } => Vec::new(),
     }
 }

@@ -65,6 +65,8 @@ impl GridFs {
             |tree: &super::Tree, ino: Ino| tree.get(ino).is_some_and(|it| it.foreign.is_some());
         let fact = match want {
             Want::FreshIno(..) => Fact::FreshIno(self.fresh_ino()),
+            // Not among the capabilities: a foreign reader must never meet a hole.
+            Want::Seek(..) => Fact::Seek(None),
             Want::Below { dir, ancestor } if dir == ancestor => Fact::Below(true),
             Want::Below { dir, ancestor } if foreign(&self.tree, *dir) => {
                 Fact::Below(self.tree.is_below(*dir, *ancestor))
@@ -146,7 +148,7 @@ impl GridFs {
                 None => self.find_ino(*ino),
             },
             Want::Attr(ino) => self.find_ino(*ino),
-            Want::FreshIno(dir, _) => self.find_ino(*dir),
+            Want::FreshIno(ino, _) | Want::Seek(ino, ..) => self.find_ino(*ino),
         }
     }
 
@@ -265,7 +267,7 @@ impl GridFs {
                 Want::StatFs => {
                     facts.insert(Want::StatFs, Fact::StatFs(figures(&reply.doc())));
                 }
-                Want::FreshIno(..) => {}
+                Want::FreshIno(..) | Want::Seek(..) => {}
             }
         }
         Step::Done(Outcome::Facts(facts))

@@ -279,6 +279,7 @@ impl Layout for GridFs {
             // Two documents change together only where there are transactions.
             dir_nlink: self.transactions,
             rename_ctime: true,
+            ..Caps::LEAST
         }
     }
 

@@ -169,7 +169,11 @@ impl Keys {
                     }
                     self.applied_setattr(*ino, &status_changed(*at));
                 }
-                Change::Link { .. } | Change::Exchange { .. } => {}
+                Change::Link { .. }
+                | Change::Exchange { .. }
+                | Change::Zero { .. }
+                | Change::Grow { .. }
+                | Change::Copy { .. } => {}
             }
         }
     }

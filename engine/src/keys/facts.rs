@@ -182,7 +182,7 @@ impl Keys {
                     alloc::vec![Command::plain(["INFO", "memory"]), Command::plain(["DBSIZE"]),];
                 Some((Question::StatFs, asks))
             }
-            Want::FreshIno(..) | Want::Below { .. } => None,
+            Want::FreshIno(..) | Want::Below { .. } | Want::Seek(..) => None,
         }
     }
 
@@ -508,6 +508,7 @@ fn nothing(want: &Want) -> Fact {
         Want::Xattr(..) => Fact::Xattr(None),
         Want::XattrNames(_) => Fact::XattrNames(Vec::new()),
         Want::StatFs => Fact::StatFs(StatFs::default()),
+        Want::Seek(..) => Fact::Seek(None),
         Want::FreshIno(..) => Fact::FreshIno(Ino(0)),
     }
 }

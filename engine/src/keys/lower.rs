@@ -341,8 +341,12 @@ impl Keys {
                 }
                 self.lower_setattr(*ino, &status_changed(*at), program)?;
             }
-            // Neither is among the capabilities of this layout.
-            Change::Link { .. } | Change::Exchange { .. } => return Err(errno(Errno::EPERM)),
+            // None of these is among the capabilities of this layout.
+            Change::Link { .. }
+            | Change::Exchange { .. }
+            | Change::Zero { .. }
+            | Change::Grow { .. }
+            | Change::Copy { .. } => return Err(errno(Errno::EPERM)),
         }
         Ok(())
     }

@@ -254,6 +254,7 @@ impl Layout for Keys {
             reserved_xattrs: &[b"user.redis."],
             dir_nlink: false,
             rename_ctime: false,
+            ..Caps::LEAST
         }
     }
 

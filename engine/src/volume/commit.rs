@@ -203,7 +203,11 @@ impl Volume {
                     node.ctime = ctime;
                 }
             }
-            Change::Touch { .. } | Change::Xattr { .. } => {}
+            Change::Touch { .. }
+            | Change::Xattr { .. }
+            | Change::Zero { .. }
+            | Change::Grow { .. }
+            | Change::Copy { .. } => {}
         }
     }
 

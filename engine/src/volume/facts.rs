@@ -101,7 +101,7 @@ impl Volume {
                 keys: smallvec![self.key(Key::Usage)],
                 args: smallvec![],
             },
-            Want::FreshIno(..) => self.ask_for_numbers(),
+            Want::FreshIno(..) | Want::Seek(..) => self.ask_for_numbers(),
         }
     }
 
@@ -187,6 +187,7 @@ impl Volume {
                 Fact::XattrNames(names)
             }
             Want::StatFs => Fact::StatFs(self.figures(reply).ok_or_else(|| odd(self))?),
+            Want::Seek(..) => Fact::Seek(None),
             Want::FreshIno(..) => {
                 // Another question may have brought some meanwhile.
                 if self.numbers.0 >= self.numbers.1 && !self.take_numbers(Some(reply)) {

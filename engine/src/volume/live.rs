@@ -288,7 +288,11 @@ impl Volume {
             | Change::Touch { dir, .. } => *dir == ino,
             Change::Rename { dir, to_dir, .. } => *dir == ino || *to_dir == ino,
             Change::Exchange { a, b } => a.0 == ino || b.0 == ino,
-            Change::SetAttr { .. } | Change::Xattr { .. } => false,
+            Change::SetAttr { .. }
+            | Change::Xattr { .. }
+            | Change::Zero { .. }
+            | Change::Grow { .. }
+            | Change::Copy { .. } => false,
         });
         if about {
             self.suspect(ino, cx);

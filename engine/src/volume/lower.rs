@@ -253,6 +253,8 @@ impl Lowering<'_> {
                 self.moved(b.2, of_b, b.0, a.0);
             }
             Change::SetAttr { ino, patch } => self.patch(*ino, patch),
+            // Not among the capabilities of this layout.
+            Change::Zero { .. } | Change::Grow { .. } | Change::Copy { .. } => return None,
             Change::Touch { dir, at, nlink } => {
                 let at = Bytes::from(alloc::format!("{}", at.0));
                 let set = self.set(*dir);

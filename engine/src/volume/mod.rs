@@ -244,6 +244,7 @@ impl Layout for Volume {
             reserved_xattrs: &[],
             dir_nlink: true,
             rename_ctime: true,
+            ..Caps::LEAST
         }
     }
 

@@ -7,7 +7,7 @@ use dbmount_engine::backend::redis::Reply;
 use dbmount_engine::config::Config;
 use dbmount_engine::op::{OpenFlags, RenameMode};
 use dbmount_engine::sim::harness::{CALLER, Weather};
-use dbmount_engine::{Errno, Fh, Ino, OpId, Request, Response};
+use dbmount_engine::{Errno, Fh, Ino, LockOwner, OpId, Request, Response};
 
 use crate::check::{Setup, World};
 
@@ -55,12 +55,12 @@ fn read(world: &mut World, (ino, fh): (Ino, Fh), offset: u64, size: u32) -> Byte
 }
 
 fn flush((ino, fh): (Ino, Fh)) -> Request {
-    Request::Flush { ino, fh }
+    Request::Flush { ino, fh, owner: LockOwner(0) }
 }
 
 fn close(world: &mut World, file: (Ino, Fh)) -> Result<Response, Errno> {
     let flushed = world.request(0, flush(file));
-    world.request(0, Request::Release { ino: file.0, fh: file.1 }).expect("release");
+    world.request(0, Request::Release { ino: file.0, fh: file.1, owner: None }).expect("release");
     flushed
 }
 
@@ -121,7 +121,7 @@ fn a_file_is_closed_while_it_is_removed() {
     world.request(0, write(file, 0, "first")).unwrap();
     world.request(0, flush(file)).unwrap();
     let removed = world.start(0, Request::Unlink { parent: Ino::ROOT, name: "log".into() });
-    world.request(0, Request::Release { ino: file.0, fh: file.1 }).unwrap();
+    world.request(0, Request::Release { ino: file.0, fh: file.1, owner: None }).unwrap();
     world.wait(0, removed).unwrap();
     world.settle();
     let Reply::Array(left) = world.redis(["KEYS", "*"]) else { panic!() };

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use dbmount_engine::id::Fh;
+use dbmount_engine::id::{Fh, LockOwner};
 use dbmount_engine::op::{OpenFlags, RenameMode, SetAttr, XattrMode};
 use dbmount_engine::sim::harness::{CALLER, Weather};
 use dbmount_engine::{Ino, Kind, Name, Request, Response};
@@ -98,6 +98,7 @@ impl Warm {
             let flags = OpenFlags { write: true, truncate, ..OpenFlags::default() };
             Request::Open { ino: file, flags }
         };
+        let owner = LockOwner(0);
         match row {
             "lookup of a name" => Request::Lookup { parent: dir, name: name("in") },
             "lookup of a name that was just looked up" => {
@@ -155,18 +156,18 @@ impl Warm {
                 let fh = self.open(file);
                 Request::Write { ino: file, fh, offset: 2, data: Bytes::from("data") }
             }
-            "flush of a string" => Request::Flush { ino: file, fh: self.write(file) },
+            "flush of a string" => Request::Flush { ino: file, fh: self.write(file), owner },
             "flush of a hash field" => {
                 let ino = self.field;
-                Request::Flush { ino, fh: self.write(ino) }
+                Request::Flush { ino, fh: self.write(ino), owner }
             }
-            "flush of what is clean" => Request::Flush { ino: file, fh: self.open(file) },
+            "flush of what is clean" => Request::Flush { ino: file, fh: self.open(file), owner },
             "fsync" => Request::Fsync { ino: file, fh: self.write(file), data_only: false },
             "release" => {
                 let flush = self.request("flush of a string");
-                let Request::Flush { ino, fh } = flush else { panic!("{flush:?}") };
+                let Request::Flush { ino, fh, .. } = flush else { panic!("{flush:?}") };
                 self.ask(flush);
-                Request::Release { ino, fh }
+                Request::Release { ino, fh, owner: None }
             }
             other => panic!("no operation is called {other:?}"),
         }

@@ -13,6 +13,7 @@ use dbmount::machine::{Clock, Machine, Sink};
 use dbmount::sim::{SimServer, SimTransport};
 use dbmount::source::{Opener, Serve, Settings, Source};
 use dbmount_engine::backend::redis::{Command, Push, Redis, Reply};
+use dbmount_engine::decide::Caps;
 use dbmount_engine::engine::{Credit, InFlight, Progress};
 use dbmount_engine::op::{
     Attached, DirEntry, Entry, Opened, RenameMode, SetAttr, SetTime, StatFs, XattrMode,
@@ -260,6 +261,11 @@ impl Memory {
                 removed.map(|_| Response::Done).ok_or(Errno::ENODATA)?
             }
             Request::Fallocate { .. } => return Err(Errno::EOPNOTSUPP),
+            Request::Seek { .. }
+            | Request::CopyRange { .. }
+            | Request::GetLock { .. }
+            | Request::SetLock { .. }
+            | Request::Unlock { .. } => return Err(Errno::ENOSYS),
             Request::Forget { .. }
             | Request::Detach
             | Request::Flush { .. }
@@ -395,6 +401,10 @@ impl Machine for Memory {
     fn credit(&self) -> Credit {
         let busy = self.under_way.len() + self.sleepers.len();
         Credit { ops: self.max_ops.saturating_sub(busy), bytes: usize::MAX }
+    }
+
+    fn caps(&self) -> Caps {
+        Caps::LEAST
     }
 
     fn in_flight(&self) -> Vec<InFlight> {

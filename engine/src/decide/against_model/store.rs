@@ -15,7 +15,7 @@ use crate::decide::{
 use crate::errno::Errno;
 use crate::id::Ino;
 use crate::op::{
-    Attr, Kind, Name, OpenFlags, Request, Response, SetAttr, SetTime, StatFs, XattrMode,
+    Attr, Kind, Name, OpenFlags, Request, Response, SetAttr, SetTime, StatFs, Whence, XattrMode,
 };
 use crate::sim::ops::{Executor, How, Op, Outcome, Path, Reply, Slot, Summary};
 use crate::time::Wall;
@@ -150,6 +150,9 @@ impl Store {
                 self.xattrs.keys().filter(|(i, _)| i == ino).map(|(_, n)| n.clone()).collect(),
             ),
             Want::StatFs => Fact::StatFs(StatFs::default()),
+            // Everything is data.
+            Want::Seek(_, offset, Whence::Data) => Fact::Seek(Some(*offset)),
+            Want::Seek(_, _, Whence::Hole) => Fact::Seek(None),
             Want::FreshIno(..) => Fact::FreshIno(Ino(self.next)),
         }
     }
@@ -190,6 +193,7 @@ impl Store {
         }
         match plan.answer {
             Answer::Done => Done::Nothing,
+            Answer::Written(bytes) => Done::Ready(Response::Written(bytes)),
             Answer::Entry(ino) | Answer::Created(ino) | Answer::Attr(ino) => {
                 Done::Attr(self.attrs[&ino])
             }
@@ -242,6 +246,25 @@ impl Store {
                 let attr = self.attr(dir);
                 (attr.mtime, attr.ctime) = (at, at);
                 attr.nlink = attr.nlink.checked_add_signed(nlink).unwrap();
+            }
+            Change::Zero { ino, from, to } => {
+                let bytes = self.bytes.entry(ino).or_default();
+                let to = (to as usize).min(bytes.len());
+                bytes[from as usize..to].fill(0);
+            }
+            Change::Grow { ino, size } => {
+                let attr = self.attr(ino);
+                attr.size = attr.size.max(size);
+                let size = attr.size as usize;
+                self.bytes.entry(ino).or_default().resize(size, 0);
+            }
+            Change::Copy { from, to, length } => {
+                let (start, end) = (from.1 as usize, (from.1 + length) as usize);
+                let piece = self.bytes[&from.0][start..end].to_vec();
+                let bytes = self.bytes.entry(to.0).or_default();
+                let (start, end) = (to.1 as usize, (to.1 + length) as usize);
+                bytes.resize(bytes.len().max(end), 0);
+                bytes[start..end].copy_from_slice(&piece);
             }
             Change::Xattr { ino, name, value, at } => {
                 self.attr(ino).ctime = at;

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use crate::errno::Errno;
-use crate::id::{Fh, Ino};
+use crate::id::{Fh, Ino, LockOwner};
 use crate::op::{Attr, DirEntry, Kind, Name, OpenFlags, Request, Response, SetAttr, SetTime};
 use crate::sim::ops::{Executor, How, Op, Outcome, Path, Reply, Slot, Summary};
 use crate::time::Wall;
@@ -31,8 +31,8 @@ impl<S: Site> Fs<'_, S> {
     fn close(&mut self, slot: Slot) -> Reply {
         match self.kernel().open.remove(&slot).ok_or(Errno::EBADF)? {
             Open::File { ino, fh, .. } => {
-                let flushed = self.done(Request::Flush { ino, fh });
-                self.done(Request::Release { ino, fh })?;
+                let flushed = self.done(Request::Flush { ino, fh, owner: LockOwner(0) });
+                self.done(Request::Release { ino, fh, owner: None })?;
                 flushed
             }
             Open::Stream { ino, fh, .. } => self.done(Request::ReleaseDir { ino, fh }),

@@ -21,6 +21,7 @@ fn caps() -> Caps {
         reserved_xattrs: &[b"user.redis."],
         dir_nlink: true,
         rename_ctime: true,
+        ..Caps::LEAST
     }
 }
 
