@@ -9,6 +9,7 @@
 //! | [`session`] | the life of a mount, from reaching the server to the last write |
 //! | [`driver`], [`machine`] | steps the engine, answers the kernel, keeps the timer; its seams |
 //! | [`adapter`], [`reply`], [`convert`] | FUSE operations to requests, responses to replies |
+//! | [`record`] | `--record`: the session written to a file as it happens |
 //! | [`invalidate`] | what the kernel is told to forget |
 //! | [`interrupts`], [`process`] | signals to those who wait for a lock; what `/proc` tells of them |
 //! | [`sim`], [`redis`] | the transport of `mem:` mounts; real connections to Redis |
@@ -26,6 +27,7 @@ pub mod machine;
 pub mod mongo;
 pub mod mountpoint;
 pub mod process;
+pub mod record;
 pub mod redis;
 pub mod reply;
 pub mod session;

@@ -359,6 +359,7 @@ pub fn end_on_panic(point: &Path) {
         let trace = std::backtrace::Backtrace::force_capture();
         tracing::error!("{info}\n{trace}");
         eprintln!("dbmount: internal error: {info}; please report it with the log");
+        crate::record::save_before_exit();
         if MOUNTED.load(Ordering::SeqCst) {
             let _gone = unmount(&point, true);
         }

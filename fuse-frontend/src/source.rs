@@ -8,14 +8,15 @@ use std::hash::{BuildHasher, Hasher};
 
 use dbmount_engine::Config;
 use dbmount_engine::backend::mongo::Concern;
-use dbmount_engine::engine::Engine;
 use dbmount_engine::gridfs::{self, GridFs};
 use dbmount_engine::keys::{self, name::Naming};
+use dbmount_engine::replay::{Recipe, Recorded};
 use dbmount_transport_mongo::uri::{ConnectionString, WriteAck};
 use dbmount_transport_redis::{Endpoint, Secret};
 
 use crate::driver::Driver;
-use crate::machine::{Clock, Machine, Sink};
+use crate::machine::{Clock, Machine, Sink, Wire};
+use crate::record::{self, Record, Recording, Writer};
 use crate::sim::{SimMongo, SimTransport};
 
 /// What to mount, as the user named it.
@@ -185,6 +186,8 @@ pub struct Settings {
     pub keys: KeysOptions,
     /// The password that is not in the URL, from the environment or a file.
     pub password: Option<String>,
+    /// Where the session is recorded, if it is.
+    pub record: Option<Record>,
 }
 
 impl fmt::Debug for Settings {
@@ -193,6 +196,7 @@ impl fmt::Debug for Settings {
             .field("config", &self.config)
             .field("keys", &self.keys)
             .field("password", &self.password.as_ref().map(|_| "…"))
+            .field("record", &self.record)
             .finish()
     }
 }
@@ -231,12 +235,12 @@ impl Opener for Sources {
                     endpoint.set_password(Secret::new(password.as_str()));
                 }
                 let connections = crate::redis::options(&options);
-                let engine = keys_engine(settings, options, clock);
+                let (engine, log) = settings.engine::<keys::Keys>(options, clock)?;
                 let driver = Driver::start(engine, clock, |driver| {
                     crate::redis::connect(endpoint, connections, driver)
                 });
                 let driver = driver.map_err(|error| format!("{source}: {error}"))?;
-                serve.serve(driver)
+                log.of(serve.serve(driver))
             }
             Source::Mongo(url) => {
                 let url = match &settings.password {
@@ -250,45 +254,36 @@ impl Opener for Sources {
                 }
                 let options =
                     settings.gridfs(&uri).map_err(|error| format!("{source}: {error}"))?;
-                let now = clock.now();
-                let layout = GridFs::new(options.clone(), now);
-                let engine = Engine::new(settings.config.clone(), layout, seed(), now);
+                let (engine, log) = settings.engine::<GridFs>(options.clone(), clock)?;
                 let timeout = settings.config.op_timeout;
                 let driver = Driver::start(engine, clock, |driver| {
                     crate::mongo::connect(&uri, &options, timeout, driver)
                 });
                 let driver = driver.map_err(|error| format!("{source}: {error}"))?;
-                serve.serve(driver)
+                log.of(serve.serve(driver))
             }
             Source::MemKeys => {
-                let engine = keys_engine(settings, options, clock);
+                let (engine, log) = settings.engine::<keys::Keys>(options, clock)?;
                 let server = crate::redis::SimRedis::new(clock.now());
                 let driver = Driver::start(engine, clock, |_| {
                     Ok::<_, String>(Box::new(SimTransport::new(server, clock)) as _)
                 })?;
                 driver.deliver(SimTransport::<_, crate::redis::SimRedis>::links_up());
-                serve.serve(driver)
+                log.of(serve.serve(driver))
             }
             Source::MemGridfs => {
                 let uri = ConnectionString::parse(MEM_BUCKET).map_err(|error| error.to_string())?;
                 let options = settings.gridfs(&uri)?;
-                let now = clock.now();
-                let server = SimMongo::new(now, &options);
-                let layout = GridFs::new(options, now);
-                let engine = Engine::new(settings.config.clone(), layout, seed(), now);
+                let server = SimMongo::new(clock.now(), &options);
+                let (engine, log) = settings.engine::<GridFs>(options, clock)?;
                 let driver = Driver::start(engine, clock, |_| {
                     Ok::<_, String>(Box::new(SimTransport::new(server, clock)) as _)
                 })?;
                 driver.deliver(SimTransport::<_, SimMongo>::links_up());
-                serve.serve(driver)
+                log.of(serve.serve(driver))
             }
         }
     }
-}
-
-fn keys_engine(settings: &Settings, options: keys::Options, clock: Clock) -> Engine<keys::Keys> {
-    let now = clock.now();
-    Engine::new(settings.config.clone(), keys::Keys::new(options, now), seed(), now)
 }
 
 /// Every mount of a server must have a seed of its own: it is the mount's identity there.
@@ -307,6 +302,17 @@ fn with_password(url: &str, password: &str) -> String {
 }
 
 impl Settings {
+    /// The engine of a layout, recorded if that is wanted.
+    fn engine<L>(&self, options: L::Options, clock: Clock) -> Result<(Recording<L>, Writer), String>
+    where
+        L: Recorded + Send + 'static,
+        L::Backend: Wire,
+    {
+        let config = self.config.clone();
+        let recipe = Recipe { config, options, seed: seed(), now: clock.now() };
+        record::start(&recipe, self.record.as_ref())
+    }
+
     /// How a bucket is shown.
     fn gridfs(&self, uri: &ConnectionString) -> Result<gridfs::Options, String> {
         let Some((db, bucket)) = uri.namespace().filter(|(db, _)| !db.is_empty()) else {

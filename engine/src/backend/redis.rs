@@ -165,6 +165,17 @@ impl Reply {
         }
     }
 
+    /// How many bytes it carries.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        match self {
+            Reply::Nil | Reply::Int(_) => 0,
+            Reply::Bulk(bytes) => bytes.len(),
+            Reply::Status(text) | Reply::Error(text) => text.len(),
+            Reply::Array(items) => items.iter().map(|it| size_of::<Reply>() + it.weight()).sum(),
+        }
+    }
+
     /// The error line.
     #[must_use]
     pub fn as_error(&self) -> Option<&str> {

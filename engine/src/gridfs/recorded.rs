@@ -35,6 +35,13 @@ impl Recorded for GridFs {
         command.name() == "find"
     }
 
+    fn weigh(reply: &Reply) -> usize {
+        match reply {
+            Reply::Doc(doc) => doc.as_bytes().len(),
+            Reply::Skipped => 0,
+        }
+    }
+
     fn blank_reply(reply: &Reply) -> Reply {
         match reply {
             Reply::Doc(doc) => Reply::Doc(blank_doc(doc)),

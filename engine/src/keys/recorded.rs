@@ -40,6 +40,10 @@ impl Recorded for Keys {
         }
     }
 
+    fn weigh(reply: &Reply) -> usize {
+        reply.weight()
+    }
+
     fn blank_reply(reply: &Reply) -> Reply {
         match reply {
             Reply::Bulk(bytes) => Reply::Bulk(zeros(bytes.len())),

@@ -70,6 +70,9 @@ pub trait Recorded: Layout {
     /// Whether the reply to a command holds contents of files.
     fn asks_contents(command: &<Self::Backend as Backend>::Command) -> bool;
 
+    /// The bytes of a reply, for the bounds on what waits to be written.
+    fn weigh(reply: &<Self::Backend as Backend>::Reply) -> usize;
+
     /// A reply that holds contents, with zeros in their place.
     fn blank_reply(reply: &<Self::Backend as Backend>::Reply) -> <Self::Backend as Backend>::Reply;
 }

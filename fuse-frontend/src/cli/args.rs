@@ -60,6 +60,15 @@ Examples:
 
 Exit status: 0 unmounted, 1 failed, 2 wrong usage.";
 
+const REPLAY_EXAMPLES: &str = "\
+Examples:
+  dbmount mount --record /tmp/session.log redis://127.0.0.1 /mnt/redis
+  dbmount replay /tmp/session.log
+  dbmount replay --trace --until 500 /tmp/session.log
+
+Exit status: 0 everything came out as recorded, 1 it did not or the log cannot be read, 2 wrong
+usage. A log that was torn by a crash is played up to the tear.";
+
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(name = "dbmount", version, about = ABOUT, after_help = EXAMPLES)]
@@ -78,6 +87,9 @@ pub(super) enum Command {
     /// Unmount a directory
     #[command(alias = "unmount", after_help = UMOUNT_EXAMPLES)]
     Umount(UmountArgs),
+    /// Play a recorded session again, without a server, and compare what comes of it
+    #[command(after_help = REPLAY_EXAMPLES)]
+    Replay(ReplayArgs),
     /// The process that serves a mount; started by `mount`, which hands it everything on its
     /// standard input. The arguments only say in `ps` what it serves.
     #[command(hide = true)]
@@ -146,6 +158,15 @@ pub(super) struct MountArgs {
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size)]
     pub cache_size: usize,
 
+    /// Record the session in this file, for `dbmount replay`; it will hold all that is read and
+    /// written
+    #[arg(long, value_name = "FILE", help_heading = "Recording")]
+    pub record: Option<PathBuf>,
+    /// Leave contents of files out of the record: only their lengths. Names, symlink targets,
+    /// attributes and extended attributes are in it all the same
+    #[arg(long, requires = "record", help_heading = "Recording")]
+    pub record_sizes_only: bool,
+
     /// Show only the keys that begin with this, without it
     #[arg(long, default_value = "", hide_default_value = true, help_heading = "Keys")]
     pub prefix: String,
@@ -164,6 +185,19 @@ pub(super) struct MountArgs {
     /// Let lists, sets, sorted sets and streams be removed
     #[arg(long, help_heading = "Keys")]
     pub allow_delete: bool,
+}
+
+/// `dbmount replay`.
+#[derive(Clone, Debug, Args)]
+pub(super) struct ReplayArgs {
+    /// A log that `mount --record` has written
+    pub file: PathBuf,
+    /// Print what happened and what came of it, a line each
+    #[arg(short, long)]
+    pub trace: bool,
+    /// Stop after so many inputs
+    #[arg(long, value_name = "N")]
+    pub until: Option<u64>,
 }
 
 /// Where attributes are kept that the server has no place for.

@@ -3,6 +3,7 @@
 mod args;
 mod mount;
 pub mod options;
+mod replay;
 mod umount;
 
 use std::ffi::OsString;
@@ -57,6 +58,7 @@ pub fn run(opener: &impl Opener, arguments: impl IntoIterator<Item = OsString>) 
         Command::Mount(_) if call.fake => Ok(()),
         Command::Mount(args) => mount::run(opener, &args, call.arguments),
         Command::Umount(args) => umount::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Serve { .. } => return serve(opener),
     };
     finish(done, call.helper)

@@ -15,6 +15,7 @@ use crate::handoff::{Handoff, News, PASSWORD_VARIABLE, PipeReport};
 use crate::logging::{self, Verbosity};
 use crate::machine::Machine;
 use crate::mountpoint::{self, plain};
+use crate::record::Record;
 use crate::session::{self, Plan, Report};
 use crate::source::{KeysOptions, Opener, Serve, Settings, Source, read_password};
 use crate::terminal::Terminal;
@@ -209,5 +210,9 @@ fn settings(
         gid: args.gid.unwrap_or_else(|| rustix::process::getgid().as_raw()),
         umask: args.umask,
     };
-    Ok(Settings { config, keys, password })
+    // The serving process goes to another directory.
+    let absolute = |file: &PathBuf| std::path::absolute(file).map_err(|error| failed(&error));
+    let file = args.record.as_ref().map(absolute).transpose()?;
+    let record = file.map(|file| Record { file, sizes_only: args.record_sizes_only });
+    Ok(Settings { config, keys, password, record })
 }

@@ -45,7 +45,7 @@ const IGNORED: [&str; 21] = [
 ];
 
 /// Long options that may stand in `-o` too, with whether they take a value.
-const LONG: [(&str, bool); 15] = [
+const LONG: [(&str, bool); 17] = [
     ("log", true),
     ("uid", true),
     ("gid", true),
@@ -59,6 +59,8 @@ const LONG: [(&str, bool); 15] = [
     ("attrs", true),
     ("string-suffix", true),
     ("allow-delete", false),
+    ("record", true),
+    ("record-sizes-only", false),
     ("quiet", false),
     ("verbose", false),
 ];

@@ -21,11 +21,16 @@ mod hostile;
 #[cfg(test)]
 mod mem;
 #[cfg(test)]
+#[path = "../../../transport-mongo/tests/mongod/mod.rs"]
+mod mongod;
+#[cfg(test)]
 mod mount;
 #[cfg(test)]
 mod names;
 #[cfg(test)]
 mod options;
+#[cfg(test)]
+mod record;
 #[cfg(test)]
 mod resp;
 #[cfg(test)]
