@@ -3,7 +3,7 @@
 //! | module | what lives there |
 //! |---|---|
 //! | [`cli`] | the command line: `mount`, `umount`, and `-o` |
-//! | [`source`] | what can be mounted, and which engine and transport serve it |
+//! | [`source`], [`nodes`] | what can be mounted, and which engine and transport serve it |
 //! | [`handoff`], [`terminal`], [`logging`] | going to the background, and what the user sees |
 //! | [`mountpoint`], [`kernel`] | directories to mount on, and mounting |
 //! | [`session`] | the life of a mount, from reaching the server to the last write |
@@ -26,6 +26,7 @@ pub mod logging;
 pub mod machine;
 pub mod mongo;
 pub mod mountpoint;
+pub mod nodes;
 pub mod process;
 pub mod record;
 pub mod redis;

@@ -177,6 +177,15 @@ pub struct KeysOptions {
     pub umask: u16,
 }
 
+/// How files are kept in a bucket. Owners and modes are as for keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GridfsOptions {
+    /// Bytes a chunk of a new file holds.
+    pub chunk_size: u32,
+    /// Old revisions of a file to keep.
+    pub keep_revisions: u32,
+}
+
 /// Everything that decides how a source is served.
 #[derive(Clone)]
 pub struct Settings {
@@ -184,6 +193,8 @@ pub struct Settings {
     pub config: Config,
     /// For the keys layout.
     pub keys: KeysOptions,
+    /// For the GridFS layout.
+    pub gridfs: GridfsOptions,
     /// The password that is not in the URL, from the environment or a file.
     pub password: Option<String>,
     /// Where the session is recorded, if it is.
@@ -195,6 +206,7 @@ impl fmt::Debug for Settings {
         f.debug_struct("Settings")
             .field("config", &self.config)
             .field("keys", &self.keys)
+            .field("gridfs", &self.gridfs)
             .field("password", &self.password.as_ref().map(|_| "…"))
             .field("record", &self.record)
             .finish()
@@ -329,6 +341,8 @@ impl Settings {
             uid: self.keys.uid,
             gid: self.keys.gid,
             umask: self.keys.umask,
+            chunk_size: self.gridfs.chunk_size,
+            keep_revisions: self.gridfs.keep_revisions,
             ..gridfs::Options::default()
         })
     }

@@ -86,6 +86,11 @@ impl GridFs {
             });
             match stored {
                 Some(id) => {
+                    if let Some(over) = node.over {
+                        let displaced = self.displace(over, &link, token, cx);
+                        adopting.inos.extend(displaced.iter().map(|_| None));
+                        commands.extend(displaced);
+                    }
                     commands.push(self.adopt_file(&id, &node, &link, token));
                     adopting.inos.push(Some((ino, id)));
                 }
@@ -119,6 +124,67 @@ impl GridFs {
             }
         }
         Ok((adopting, commands))
+    }
+
+    /// Takes a name from an inode of ours of which another program uploaded a newer revision. With
+    /// its last name it goes, as when a file is renamed over it.
+    fn displace(&self, ino: Ino, link: &Link, token: Token, cx: &Cx<Mongo>) -> Vec<Command> {
+        let taken = |last: bool, it: &mut DocBuf| {
+            it.begin("q").i64(&ours("ino"), ino.0 as i64).begin(&ours("links"));
+            it.begin("$elemMatch");
+            write_link(link, it);
+            it.end();
+            if last {
+                it.i32("$size", 1);
+            }
+            it.end().end();
+        };
+        let last = self.update(|it| {
+            taken(true, it);
+            it.begin("u").begin("$set").begin_array(&ours("links")).end().begin(&ours("gone"));
+            it.i64("s", self.session as i64).i64("t", cx.now.wall.0.div_euclid(1_000_000)).end();
+            write_token(&ours("w"), token, it);
+            it.end().begin("$unset").str("filename", "").end().end();
+        });
+        let node = self.tree.get(ino);
+        let other = node.and_then(|node| node.links.iter().find(|it| *it != link));
+        let filename = other.and_then(|it| self.tree.filename(it.parent, &it.name));
+        let one_of_several = self.update(|it| {
+            taken(false, it);
+            it.begin("u").begin("$pull").begin(&ours("links"));
+            write_link(link, it);
+            it.end().end().begin("$set");
+            if let Some(filename) = &filename {
+                write_text("filename", filename, it);
+            }
+            write_token(&ours("w"), token, it);
+            it.end().end();
+        });
+        let mut commands = alloc::vec![last, one_of_several];
+        if other.is_none() && node.is_some_and(|node| node.revisions) {
+            commands.push(self.give_up_kept(ino));
+        }
+        commands.into_iter().map(|it| it.expecting(Expect::Success)).collect()
+    }
+
+    /// What [`displace`](Self::displace) has done.
+    fn displaced(&mut self, ino: Ino, link: &Link, cx: &mut Cx<Mongo>) {
+        let held = cx.is_open(ino);
+        cx.invalidate_inode(ino);
+        let Some(node) = self.tree.get_mut(ino) else { return };
+        node.links.retain(|it| it != link);
+        if let Some(other) = node.links.first() {
+            (node.parent, node.name) = (other.parent, other.name.clone());
+            return;
+        }
+        node.gone = true;
+        node.attr.nlink = 0;
+        let id = node.id.clone();
+        match id {
+            _ if held => self.live.hold(ino),
+            Some(id) => self.live.reclaim_later(id, cx.now.mono),
+            None => {}
+        }
     }
 
     /// Puts `metadata.dbmount` into a document, beside whatever else is in its metadata. A
@@ -158,12 +224,16 @@ impl GridFs {
             let error = reply.error();
             if error.is_none() && reply.count() == 1 {
                 let Some(node) = self.tree.get_mut(*ino) else { continue };
-                node.links = alloc::vec![Link { parent: node.parent, name: node.name.clone() }];
+                let link = Link { parent: node.parent, name: node.name.clone() };
+                node.links = alloc::vec![link.clone()];
                 node.foreign = None;
-                // Its link count has grown.
-                let parent = node.parent;
+                let over = node.over.take();
                 self.tree.set_id(*ino, id);
-                cx.forget_attr(parent);
+                // Its link count has grown.
+                cx.forget_attr(link.parent);
+                if let Some(over) = over {
+                    self.displaced(over, &link, cx);
+                }
                 continue;
             }
             result = match error {
@@ -177,6 +247,7 @@ impl GridFs {
                         let key = node.foreign.take().map(|(key, _)| key);
                         if let Some(key) = key {
                             self.foreign.remove(&key);
+                            self.live.rescan_soon();
                         }
                     }
                     cx.invalidate_inode(*ino);

@@ -36,7 +36,7 @@ pub enum Stage {
 type Index = (&'static str, &'static [&'static str], bool, Option<&'static str>);
 
 /// What lookups, listings and reclaiming stand on. The first is the GridFS specification's.
-const FILES_INDEXES: [Index; 6] = [
+const FILES_INDEXES: [Index; 8] = [
     ("filename_1_uploadDate_1", &["filename", "uploadDate"], false, None),
     (
         "dbmount_names",
@@ -47,6 +47,8 @@ const FILES_INDEXES: [Index; 6] = [
     ("dbmount_ino", &["metadata.dbmount.ino"], true, Some("metadata.dbmount.ino")),
     ("dbmount_foreign", &["metadata.dbmount.ino", "filename"], false, None),
     ("dbmount_gone", &["metadata.dbmount.gone.t"], false, Some("metadata.dbmount.gone.t")),
+    ("dbmount_revisions", &["metadata.dbmount.rev"], false, Some("metadata.dbmount.rev")),
+    ("dbmount_writing", &["metadata.dbmount.wr.t"], false, Some("metadata.dbmount.wr.t")),
     ("dbmount_moved", &["metadata.dbmount.moved"], false, Some("metadata.dbmount.moved")),
 ];
 const CHUNKS_INDEX: Index = ("files_id_1_n_1", &["files_id", "n"], true, None);

@@ -35,6 +35,8 @@ pub struct Committing {
 
 #[derive(Clone, Debug)]
 enum Stage {
+    /// Symlinks that GridFUSE made: their targets, which stay with them when they are adopted.
+    Targets(Vec<Ino>),
     /// Files of other programs are made inodes first.
     Adopting(Adopting),
     /// The way up from this directory is asked for, to know a path.
@@ -57,8 +59,31 @@ impl GridFs {
     ) -> Step<Self> {
         let plan = plan.clone();
         let foreign = self.foreign_in(&plan);
+        let unread = |ino: &Ino| {
+            let node = self.tree.get(*ino)?;
+            let unread = node.attr.kind == Kind::Symlink && node.target.is_empty();
+            node.id.as_ref().filter(|_| unread)
+        };
+        let targets: Vec<Ino> =
+            foreign.iter().copied().filter(|ino| unread(ino).is_some()).collect();
+        if !targets.is_empty() {
+            let ids = targets.iter().filter_map(unread);
+            let commands = ids.map(|id| self.find_chunks(id, 0, 0)).collect();
+            let stage = Stage::Targets(targets);
+            return self.go_on(Committing { plan, token, stage }, commands, Mode::Ordered);
+        }
+        self.adopt_for(plan, token, &foreign, cx)
+    }
+
+    fn adopt_for(
+        &mut self,
+        plan: Plan,
+        token: Token,
+        foreign: &[Ino],
+        cx: &mut Cx<Mongo>,
+    ) -> Step<Self> {
         if !foreign.is_empty() {
-            return match self.adopt(&foreign, token, cx) {
+            return match self.adopt(foreign, token, cx) {
                 Ok((adopting, commands)) => {
                     let stage = Stage::Adopting(adopting);
                     self.go_on(Committing { plan, token, stage }, commands, Mode::Ordered)
@@ -140,6 +165,13 @@ impl GridFs {
     ) -> Step<Self> {
         let Committing { plan, token, stage } = committing;
         match stage {
+            Stage::Targets(links) => {
+                for (ino, reply) in links.iter().zip(replies) {
+                    self.learn_target(*ino, &reply.batch().0);
+                }
+                let foreign = self.foreign_in(&plan);
+                self.adopt_for(plan, token, &foreign, cx)
+            }
             Stage::Adopting(adopting) => match self.adopted(adopting, replies, cx) {
                 Ok(()) => self.run_plan(plan, token, cx),
                 Err(Some(failure)) => Step::Fail(failure),
@@ -241,7 +273,11 @@ impl GridFs {
             }
             match change {
                 Change::Create { dir, name, attr, target } => {
-                    self.created(*dir, name, attr, target.as_ref(), token);
+                    self.created((*dir, name), attr, target.as_ref(), token);
+                    let seen = (Vec::new(), self.epoch, cx.now.mono);
+                    if let Some(node) = self.tree.get_mut(attr.ino) {
+                        node.xattrs = Some(seen);
+                    }
                     if let Some(id) = id {
                         self.tree.set_id(attr.ino, id);
                     }
@@ -257,20 +293,20 @@ impl GridFs {
                     self.unlinked(*dir, name, *ino, *last, held);
                 }
                 Change::Rename { dir, name, to_dir, to_name, ino, kind } => {
-                    let old = self.tree.filename(*dir, name);
-                    self.foreign_moved(*dir, name, *to_dir, to_name, *kind);
+                    self.foreign_moved((*dir, name), (*to_dir, to_name));
                     self.renamed(*ino, (*dir, name), (*to_dir, to_name));
-                    let new = self.tree.filename(*to_dir, to_name);
-                    if let (Kind::Dir, Some(old), Some(new)) = (kind, old, new) {
-                        self.live.repath(*ino, old, new);
+                    if *kind == Kind::Dir {
+                        self.live.repath(*ino);
                     }
                 }
                 Change::Exchange { a, b } => {
-                    let paths = (self.tree.filename(a.0, &a.1), self.tree.filename(b.0, &b.1));
+                    self.foreign_exchanged((a.0, &a.1), (b.0, &b.1));
                     self.renamed(a.2, (a.0, &a.1), (b.0, &b.1));
                     self.renamed(b.2, (b.0, &b.1), (a.0, &a.1));
-                    if let (Some(at_a), Some(at_b)) = paths {
-                        self.repath_exchanged((a.2, at_a), (b.2, at_b), token);
+                    for ino in [a.2, b.2] {
+                        if self.tree.get(ino).is_some_and(|it| it.attr.kind == Kind::Dir) {
+                            self.live.repath(ino);
+                        }
                     }
                 }
                 Change::SetAttr { ino, patch } => {
@@ -278,8 +314,12 @@ impl GridFs {
                         patch.apply_to(&mut node.attr);
                     }
                 }
+                Change::Xattr { ino, .. } => {
+                    if let Some(node) = self.tree.get_mut(*ino) {
+                        node.xattrs = None;
+                    }
+                }
                 Change::Touch { .. }
-                | Change::Xattr { .. }
                 | Change::Zero { .. }
                 | Change::Grow { .. }
                 | Change::Copy { .. } => {}
@@ -291,8 +331,7 @@ impl GridFs {
 
     fn created(
         &mut self,
-        dir: Ino,
-        name: &Name,
+        (dir, name): (Ino, &Name),
         attr: &Attr,
         target: Option<&bytes::Bytes>,
         token: Token,
@@ -306,10 +345,16 @@ impl GridFs {
     }
 
     fn unlinked(&mut self, dir: Ino, name: &Name, ino: Ino, last: bool, held: bool) {
-        if let Some(key) = self.foreign_key_of(dir, name) {
-            self.foreign.remove(&key);
+        if let Some(key) = self.foreign_key_of(dir, name)
+            && self.foreign.remove(&key).is_some()
+        {
+            // Older revisions went too.
+            self.live.sweep_soon();
         }
         let Some(node) = self.tree.get_mut(ino) else { return };
+        if last && node.revisions {
+            self.live.sweep_soon();
+        }
         node.links.retain(|link| link.parent != dir || link.name != *name);
         if let Some(link) = node.links.first() {
             (node.parent, node.name) = (link.parent, link.name.clone());
@@ -329,33 +374,32 @@ impl GridFs {
         }
     }
 
-    /// Older revisions of a file that was adopted follow it.
-    fn foreign_moved(&mut self, dir: Ino, name: &Name, to_dir: Ino, to_name: &Name, kind: Kind) {
-        let Some(key) = self.foreign_key_of(dir, name) else { return };
-        let removed = self.foreign.remove(&key);
-        if kind == Kind::Dir || removed.is_some() {
-            // Where files below went, or revisions, shows when they are looked for again.
+    /// The files of other programs below a directory followed it; the older revisions of a file
+    /// that was adopted too.
+    fn foreign_moved(&mut self, from: (Ino, &Name), to: (Ino, &Name)) {
+        let Some(from) = self.foreign_key_of(from.0, from.1) else { return };
+        let Some(to) = self.foreign_key_of(to.0, to.1) else { return };
+        self.foreign.remove(&to);
+        if self.foreign.remove(&from).is_some() {
+            // Where older revisions went shows when they are looked for again.
             self.live.rescan_soon();
         }
-        if let Some(key) = self.foreign_key_of(to_dir, to_name) {
-            self.foreign.remove(&key);
+        if self.foreign.move_below(&from, &to) {
+            self.live.rescan_soon();
         }
     }
 
-    /// The `filename`s below two directories change places by way of a third prefix.
-    fn repath_exchanged(&mut self, a: (Ino, Vec<u8>), b: (Ino, Vec<u8>), token: Token) {
-        let is_dir = |ino| self.tree.get(ino).is_some_and(|node| node.attr.kind == Kind::Dir);
-        match (is_dir(a.0), is_dir(b.0)) {
-            (true, true) => {
-                let session = token.session;
-                let aside = alloc::format!(".exchange.{session:x}.{}", token.serial).into_bytes();
-                self.live.repath(a.0, a.1.clone(), aside.clone());
-                self.live.repath(b.0, b.1.clone(), a.1);
-                self.live.repath(a.0, aside, b.1);
-            }
-            (true, false) => self.live.repath(a.0, a.1, b.1),
-            (false, true) => self.live.repath(b.0, b.1, a.1),
-            (false, false) => {}
+    fn foreign_exchanged(&mut self, a: (Ino, &Name), b: (Ino, &Name)) {
+        let Some(a) = self.foreign_key_of(a.0, a.1) else { return };
+        let Some(b) = self.foreign_key_of(b.0, b.1) else { return };
+        let aside = alloc::vec![0xff];
+        let moved = [
+            self.foreign.move_below(&a, &aside),
+            self.foreign.move_below(&b, &a),
+            self.foreign.move_below(&aside, &b),
+        ];
+        if moved.contains(&true) {
+            self.live.rescan_soon();
         }
     }
 

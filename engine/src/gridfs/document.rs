@@ -125,6 +125,10 @@ pub(super) struct Inode {
     pub(super) writer: Option<Token>,
     /// Its last name is gone.
     pub(super) gone: bool,
+    /// Old revisions of it are kept.
+    pub(super) revisions: bool,
+    /// The names of its extended attributes.
+    pub(super) xattrs: Vec<Name>,
 }
 
 /// `stat` of a GridFUSE document.
@@ -274,8 +278,15 @@ impl Inode {
     fn parse(doc: &Doc, size: u64) -> Result<Inode, &'static str> {
         let mut attr = blank(Ino(0), Kind::File);
         let mut kind = None;
-        let mut inode =
-            Inode { attr, links: Vec::new(), target: Bytes::new(), writer: None, gone: false };
+        let mut inode = Inode {
+            attr,
+            links: Vec::new(),
+            target: Bytes::new(),
+            writer: None,
+            gone: false,
+            revisions: false,
+            xattrs: Vec::new(),
+        };
         let mut dir_nlink = 2;
         for element in doc {
             let value = &element.value;
@@ -307,6 +318,8 @@ impl Inode {
                 b"links" => inode.links = links(value)?,
                 b"w" => inode.writer = value.as_doc().and_then(token),
                 b"gone" => inode.gone = true,
+                b"revs" => inode.revisions = true,
+                b"xattrs" => inode.xattrs = xattr_names(value),
                 _ => {}
             }
         }
@@ -341,6 +354,12 @@ fn links(value: &Value<'_>) -> Result<Vec<Link>, &'static str> {
         links.push(Link { parent, name: Name::from(name) });
     }
     Ok(links)
+}
+
+fn xattr_names(value: &Value<'_>) -> Vec<Name> {
+    let Some(array) = value.as_array() else { return Vec::new() };
+    let name = |doc: &Doc| doc.get("n").as_ref().and_then(text).map(Name::from);
+    array.iter().filter_map(|it| name(it.value.as_doc()?)).collect()
 }
 
 /// A token as it is stored: `{s: session, n: serial}`.

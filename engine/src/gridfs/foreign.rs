@@ -147,6 +147,25 @@ impl Foreign {
         self.files.remove(key)
     }
 
+    /// Everything below one key is below another now. Returns whether there was anything.
+    pub(super) fn move_below(&mut self, from: &[u8], to: &[u8]) -> bool {
+        let base = below(from, b"");
+        let range = self.files.range(base.clone()..).take_while(|(key, _)| key.starts_with(&base));
+        let keys: Vec<Key> = range.map(|(key, _)| key.clone()).collect();
+        for key in &keys {
+            if let Some(mut entry) = self.files.remove(key) {
+                let depth = base.iter().filter(|byte| **byte == 0).count();
+                let mut rest = entry.filename.splitn(depth + 1, |byte| *byte == b'/');
+                let rest = rest.nth(depth).unwrap_or_default();
+                let path: Vec<u8> =
+                    to.iter().map(|byte| if *byte == 0 { b'/' } else { *byte }).collect();
+                entry.filename = [&path[..], b"/", rest].concat();
+                self.files.insert(below(to, &key[base.len()..]), entry);
+            }
+        }
+        !keys.is_empty()
+    }
+
     /// The key that a document is under.
     pub(super) fn key_of_id(&self, id: &Id) -> Option<Key> {
         self.files.iter().find(|(_, it)| it.id == *id).map(|(key, _)| key.clone())

@@ -11,7 +11,7 @@ use crate::backend::mongo::{Command, Mongo, Reply};
 use crate::engine::Cx;
 use crate::errno::Errno;
 use crate::id::{Ino, Lane};
-use crate::layout::{self, Listed, Outcome, Step};
+use crate::layout::{self, Epoch, Listed, Outcome, Step};
 use crate::op::Name;
 
 use super::document::{FileDoc, Whose, write_text};
@@ -40,6 +40,7 @@ pub struct Asked {
     dir: Ino,
     from: Cursor,
     limit: usize,
+    pub(super) since: Epoch,
 }
 
 /// Where a name stands in the index: strings by their bytes, then binary names, shorter first
@@ -66,7 +67,7 @@ impl GridFs {
             Cursor::Start if !ours => Cursor::Foreign(None),
             from => from.clone(),
         };
-        let asked = Asked { dir, from, limit };
+        let asked = Asked { dir, from, limit, since: self.epoch };
         let command = match &asked.from {
             Cursor::Foreign(after) => {
                 let names: Vec<Name> =
@@ -131,7 +132,7 @@ impl GridFs {
             return Step::Fail(self.refused(&error, "listing a directory"));
         }
         let (docs, _) = reply.batch();
-        let Asked { dir, from, limit } = &asked;
+        let Asked { dir, from, limit, .. } = &asked;
         let after = match from {
             Cursor::Foreign(_) => {
                 let taken = docs.iter().flat_map(|doc| self.names_in(*dir, doc, cx)).collect();
@@ -180,12 +181,13 @@ impl GridFs {
         Step::Done(Outcome::Page(layout::Page { entries, next }))
     }
 
-    /// The names that a document of ours has in a directory.
+    /// The names by which a document of ours is shown in a directory.
     fn names_in(&mut self, dir: Ino, doc: &Doc, cx: &mut Cx<Mongo>) -> Vec<Name> {
         match FileDoc::parse(doc) {
             Ok(FileDoc { whose: Whose::Ours(inode), .. }) => {
                 let links = inode.links.into_iter().filter(|link| link.parent == dir);
-                links.map(|link| link.name).collect()
+                let names = links.map(|link| link.name);
+                names.filter(|name| !self.is_outdone(doc, dir, name)).collect()
             }
             Ok(_) => Vec::new(),
             Err(bad) => {

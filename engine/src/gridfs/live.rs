@@ -1,6 +1,7 @@
 //! The live view: the change stream's events become invalidations, leases follow from it, and
 //! work of the layout's own accord is done in the background.
 
+mod repath;
 mod sweep;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -23,7 +24,11 @@ use super::{GridFs, OURS, Ticket, ours};
 /// Documents removed in one batch.
 const RECLAIM: usize = 64;
 /// For how long a document that is gone is kept without a sign of life of who holds it.
-const GONE_LEASE: Duration = Duration::from_secs(3600);
+const GONE_LEASE: Duration = Duration::from_secs(600);
+/// For how long a file may be half written before its writer counts as dead.
+const WRITE_LEASE: Duration = Duration::from_secs(60);
+/// How often it is looked for what others left behind.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// How old a document must be that stepped aside for another which never came: the two are one
 /// command, so only a server that crashed in between leaves one.
 const ASIDE: Duration = Duration::from_secs(10);
@@ -49,12 +54,16 @@ pub(super) struct Live {
     reclaiming: Vec<Id>,
     /// Unlinked and open.
     held: BTreeSet<Ino>,
-    /// Directories whose `filename`s below are to follow: inode, old and new path.
-    repaths: VecDeque<(Ino, Vec<u8>, Vec<u8>)>,
+    /// With a revision that is being written.
+    staging: BTreeSet<Ino>,
+    /// Replaced revisions that are to be kept, and of which inode.
+    keeps: VecDeque<(Id, Ino)>,
+    /// Directories whose `filename`s below are to follow.
+    repaths: VecDeque<Ino>,
     next_scan: Option<Mono>,
     next_heartbeat: Option<Mono>,
+    next_sweep: Mono,
     scan: Option<(Foreign, Mono)>,
-    swept: bool,
     busy: bool,
     now: Mono,
     pushed_lease: Duration,
@@ -74,8 +83,12 @@ pub enum Task {
     Sweep,
     /// Documents to remove: which of them are gone?
     Reclaim,
+    /// A revision is kept; are there too many now?
+    Keep,
     /// `filename`s below a renamed directory.
-    Repath,
+    Repath(repath::Walk),
+    /// Files whose writers died: their last chunks.
+    Trim(Vec<sweep::HalfWritten>),
     /// Documents that stepped aside for others: did those come?
     Restore(Vec<Aside>),
 }
@@ -115,7 +128,12 @@ impl Live {
     pub(super) fn due(&self) -> Option<Mono> {
         let reclaim = self.reclaims.iter().map(|(at, _)| *at).min();
         let scan = self.next_scan.filter(|_| !self.is_live());
-        [reclaim, scan, self.next_heartbeat].into_iter().flatten().filter(|at| *at > self.now).min()
+        let sweep = Some(self.next_sweep).filter(|_| self.attached && self.writable);
+        [reclaim, scan, self.next_heartbeat, sweep]
+            .into_iter()
+            .flatten()
+            .filter(|at| *at > self.now)
+            .min()
     }
 
     pub(super) fn reclaim(&mut self, id: Id) {
@@ -139,8 +157,21 @@ impl Live {
         self.next_heartbeat.get_or_insert(self.now.after(GONE_LEASE / 3));
     }
 
-    pub(super) fn repath(&mut self, ino: Ino, old: Vec<u8>, new: Vec<u8>) {
-        self.repaths.push_back((ino, old, new));
+    pub(super) fn stages(&mut self, ino: Ino) {
+        self.staging.insert(ino);
+        self.next_heartbeat.get_or_insert(self.now.after(GONE_LEASE / 3));
+    }
+
+    pub(super) fn keep(&mut self, id: Id, of: Ino) {
+        self.keeps.push_back((id, of));
+    }
+
+    pub(super) fn repath(&mut self, dir: Ino) {
+        self.repaths.push_back(dir);
+    }
+
+    pub(super) fn sweep_soon(&mut self) {
+        self.next_sweep = self.now;
     }
 
     pub(super) fn rescan_soon(&mut self) {
@@ -346,12 +377,17 @@ impl GridFs {
     fn task_now(&mut self, cx: &Cx<Mongo>) -> Option<(Lane, Vec<Command>, Task)> {
         let now = cx.now.mono;
         if self.live.writable {
-            if !self.live.swept {
-                self.live.swept = true;
+            if self.live.next_sweep <= now {
+                self.live.next_sweep = now.after(SWEEP_EVERY);
                 return Some((Lane::Bulk, self.sweep(cx), Task::Sweep));
             }
-            if let Some((ino, old, new)) = self.live.repaths.pop_front() {
-                return Some((Lane::Bulk, self.repath(ino, &old, &new), Task::Repath));
+            while let Some(dir) = self.live.repaths.pop_front() {
+                if let Some((commands, walk)) = self.start_repath(dir) {
+                    return Some((Lane::Bulk, commands, Task::Repath(walk)));
+                }
+            }
+            if let Some((id, of)) = self.live.keeps.pop_front() {
+                return Some((Lane::Bulk, self.keep(&id, of), Task::Keep));
             }
             let due: Vec<Id> = {
                 let live = &mut self.live;
@@ -405,6 +441,10 @@ impl GridFs {
             Task::Sweep => {
                 self.swept(replies, cx);
                 if let Some(work) = self.ask_restore(replies) {
+                    // The rest is for the next sweep.
+                    return Step::Work(work);
+                }
+                if let Some(work) = self.ask_dead(replies) {
                     return Step::Work(work);
                 }
             }
@@ -425,7 +465,24 @@ impl GridFs {
                     return Step::Work(Self::work(Lane::Bulk, commands, ticket));
                 }
             }
-            Task::Repath => self.live.rescan_soon(),
+            Task::Keep => {
+                let commands = self.outdated(replies);
+                if !commands.is_empty() {
+                    let ticket = Ticket::Task(Task::Housekeeping);
+                    return Step::Work(Self::work(Lane::Bulk, commands, ticket));
+                }
+            }
+            Task::Trim(files) => {
+                let commands = self.trim_dead(&files, replies);
+                let ticket = Ticket::Task(Task::Housekeeping);
+                return Step::Work(Self::work(Lane::Bulk, commands, ticket));
+            }
+            Task::Repath(walk) => {
+                if let Some((commands, walk)) = self.repathed(walk, replies) {
+                    let ticket = Ticket::Task(Task::Repath(walk));
+                    return Step::Work(Self::work(Lane::Bulk, commands, ticket));
+                }
+            }
             Task::Housekeeping => {}
         }
         self.live.busy = false;

@@ -40,6 +40,8 @@ pub(super) struct Program {
     pub(super) mode: Mode,
     /// The document that it makes.
     pub(super) id: Option<Id>,
+    /// It is more than one document and its directory's times.
+    several: bool,
 }
 
 /// The parts of a plan, sorted.
@@ -157,6 +159,7 @@ impl GridFs {
             undo: Vec::new(),
             mode: Mode::Ordered,
             id: None,
+            several: false,
         }
     }
 
@@ -327,6 +330,9 @@ impl GridFs {
         program.undo = alloc::vec![self.restore_name(unlink, token)];
         let filename = self.tree.filename(unlink.dir, unlink.name);
         self.add_revisions(unlink.dir, unlink.name, filename, None, &mut program);
+        if unlink.last {
+            self.add_kept(unlink.ino, None, &mut program);
+        }
         program
     }
 
@@ -363,6 +369,12 @@ impl GridFs {
         });
         let Some(unlink) = &parts.unlink else {
             let mut program = self.primary(ino, alloc::vec![moving]);
+            if first {
+                self.add_kept(ino, new_path.as_deref(), &mut program);
+            }
+            if kind == Kind::Dir {
+                self.add_foreign_below(&[(from, to)], &mut program);
+            }
             self.add_revisions(from.parent, &from.name, old_path, new_path, &mut program);
             return program;
         };
@@ -373,6 +385,15 @@ impl GridFs {
             command.retryable = false;
         }
         program.undo = alloc::vec![self.restore_name(unlink, token)];
+        if first {
+            self.add_kept(ino, new_path.as_deref(), &mut program);
+        }
+        if unlink.last {
+            self.add_kept(unlink.ino, None, &mut program);
+        }
+        if kind == Kind::Dir {
+            self.add_foreign_below(&[(from, to)], &mut program);
+        }
         self.add_revisions(to.parent, &to.name, new_path, None, &mut program);
         program
     }
@@ -407,8 +428,13 @@ impl GridFs {
                 it.end().end();
             })
         });
-        let mut program = self.primary(a.2, statements.collect());
+        let statements = statements.collect();
+        let mut program = self.primary(a.2, statements);
         program.mode = Mode::Atomic;
+        let nowhere = Link { parent: Ino::ROOT, name: Name::from(&*format!(".{}", token.serial)) };
+        let (at_a, at_b) = (place(a), place(b));
+        let moves = [(&at_a, &nowhere), (&at_b, &at_a), (&nowhere, &at_b)];
+        self.add_foreign_below(&moves, &mut program);
         program
     }
 
@@ -476,6 +502,67 @@ impl GridFs {
             it.end().end().end();
         });
         self.primary(ino, alloc::vec![update])
+    }
+
+    /// The revisions that are kept of a file have its `filename`, and go with it.
+    fn add_kept(&self, ino: Ino, filename: Option<&[u8]>, program: &mut Program) {
+        if !self.tree.get(ino).is_some_and(|node| node.revisions) {
+            return;
+        }
+        program.commands.push(match filename {
+            Some(filename) => self.move_kept(ino, filename),
+            None => self.give_up_kept(ino),
+        });
+    }
+
+    fn move_kept(&self, ino: Ino, filename: &[u8]) -> Command {
+        let all = statement(|it| {
+            it.begin("q").i64(&ours("rev"), ino.0 as i64).end().begin("u").begin("$set");
+            write_text("filename", filename, it);
+            it.end().end().bool("multi", true);
+        });
+        self.updates(self.files("update"), alloc::vec![all])
+    }
+
+    /// They go with the next sweep.
+    pub(super) fn give_up_kept(&self, ino: Ino) -> Command {
+        let all = statement(|it| {
+            it.begin("q").i64(&ours("rev"), ino.0 as i64).end().begin("u").begin("$set");
+            it.begin(&ours("gone")).i64("s", self.session as i64).i64("t", 0).end().end();
+            it.begin("$unset").str(&ours("rev"), "").str("filename", "").end().end();
+            it.bool("multi", true);
+        });
+        self.updates(self.files("update"), alloc::vec![all])
+    }
+
+    /// Files of other programs below a directory have no inodes: their `filename`s follow by their
+    /// prefix, in the same step.
+    fn add_foreign_below(&self, moves: &[(&Link, &Link)], program: &mut Program) {
+        let has = |link: &&Link| {
+            let key = self.foreign_key_of(link.parent, &link.name);
+            key.is_some_and(|key| self.foreign.has_below(&key))
+        };
+        if !moves.iter().any(|(from, _)| has(from)) {
+            return;
+        }
+        for (from, to) in moves {
+            let old = self.tree.filename(from.parent, &from.name);
+            let new = self.tree.filename(to.parent, &to.name);
+            let (Some(old), Some(new)) = (old, new) else { continue };
+            let below = statement(|it| {
+                it.begin("q").null(&ours("ino")).begin("filename");
+                write_text("$gte", &[&old[..], b"/"].concat(), it);
+                write_text("$lt", &[&old[..], b"0"].concat(), it);
+                it.end().end().begin_array("u").begin("0").begin("$set").begin("filename");
+                it.begin_array("$concat").begin("0");
+                write_text("$literal", &new, it);
+                it.end().begin("1").begin_array("$substrBytes").str("0", "$filename");
+                it.i64("1", old.len() as i64).i32("2", -1).end().end();
+                it.end().end().end().end().end().bool("multi", true);
+            });
+            program.commands.push(self.updates(self.files("update"), alloc::vec![below]));
+            program.several = true;
+        }
     }
 
     /// Older revisions by other programs follow the name they are under: to its new place, or
@@ -559,7 +646,7 @@ impl GridFs {
     fn choose_mode(&self, parts: &Parts<'_>, program: &mut Program) {
         let counted = parts.touches.iter().any(|(_, _, nlink)| *nlink != 0);
         let checked = !parts.empty.is_empty() || !parts.not_below.is_empty();
-        let several = counted || checked || program.count > 1;
+        let several = counted || checked || program.several || program.count > 1;
         if program.mode == Mode::Atomic || (several && self.transactions) {
             program.mode = Mode::Atomic;
         }

@@ -15,6 +15,9 @@
 //! | `xattrs` | extended attributes: `[{n: name, v: value}]` |
 //! | `w` | the commit that wrote it last: settles unknown outcomes, tells echoes |
 //! | `gone` | its last name went: who took it, when; the document goes when nobody has it open |
+//! | `wr` | its chunks and its length do not fit to each other: who is writing, since when |
+//! | `revs` | old revisions of it are kept |
+//! | `rev` | nothing else: it is an old revision of the inode of this number |
 //! | `moved` | a directory whose rename has not reached the `filename`s below it yet |
 //!
 //! | file | what it is for |
@@ -31,6 +34,7 @@
 //! | `durable.rs` | what an fsync promises, and how it is kept |
 //! | `recorded.rs` | what a replay log must know: how sessions begin, where contents are |
 //! | `live.rs` | the change stream, leases, background work |
+//! | `live/repath.rs` | `filename`s follow a directory that was renamed |
 //! | `live/sweep.rs` | what must go, and what crashes left behind |
 
 mod adopt;
@@ -103,6 +107,8 @@ pub struct GridFs {
     /// Shown for what has no times.
     born: Wall,
     epoch: Epoch,
+    /// When the documents were asked for that are being read.
+    since: Epoch,
 }
 
 /// What the layout waits for.
@@ -157,6 +163,7 @@ impl GridFs {
             complained: BTreeSet::new(),
             born: now.wall,
             epoch: Epoch(1),
+            since: Epoch::default(),
         }
     }
 
@@ -351,6 +358,11 @@ impl Layout for GridFs {
     }
 
     fn resume(&mut self, ticket: Ticket, replies: Vec<Reply>, cx: &mut Cx<Mongo>) -> Step<Self> {
+        self.since = match &ticket {
+            Ticket::Facts(asked) => asked.since,
+            Ticket::List(asked) => asked.since,
+            _ => Epoch::default(),
+        };
         match ticket {
             Ticket::Attach(stage) => self.attached(stage, &replies, cx),
             Ticket::Facts(asked) => self.fetched(asked, &replies, cx),

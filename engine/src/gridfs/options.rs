@@ -23,6 +23,9 @@ pub struct Options {
     pub bucket: String,
     /// Bytes a chunk of a new file holds; existing files keep theirs.
     pub chunk_size: u32,
+    /// How many old revisions of a file that is rewritten stay in the bucket, for drivers that
+    /// ask for them. They go with the file's last name.
+    pub keep_revisions: u32,
     /// Change nothing.
     pub read_only: bool,
     /// Owner of what has no owner of its own.
@@ -45,6 +48,7 @@ impl Default for Options {
             db: String::from("test"),
             bucket: String::from("fs"),
             chunk_size: CHUNK_SIZE,
+            keep_revisions: 0,
             read_only: false,
             uid: 0,
             gid: 0,

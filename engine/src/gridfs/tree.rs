@@ -9,6 +9,7 @@ use rustc_hash::FxBuildHasher;
 use crate::id::Ino;
 use crate::layout::Epoch;
 use crate::op::{Attr, Kind, Name};
+use crate::time::Mono;
 
 use super::document::{Content, Id, Link, blank};
 use super::durable::Ack;
@@ -36,6 +37,12 @@ pub(super) struct Node {
     pub(super) foreign: Option<(Key, bool)>,
     /// Of the last change that might be lost.
     pub(super) unsafe_ack: Option<Ack>,
+    /// It is another program's newer revision of this inode of ours, and has its name.
+    pub(super) over: Option<Ino>,
+    /// The names of its extended attributes as they were known then.
+    pub(super) xattrs: Option<(Vec<Name>, Epoch, Mono)>,
+    /// Old revisions of it are kept under its `filename`.
+    pub(super) revisions: bool,
     /// A new revision that is being written.
     pub(super) staged: Option<Staged>,
     /// Its last name is gone.
@@ -66,6 +73,9 @@ impl Node {
             links: Vec::new(),
             foreign: None,
             unsafe_ack: None,
+            over: None,
+            xattrs: None,
+            revisions: false,
             staged: None,
             gone: false,
             tainted: Epoch::default(),

@@ -285,6 +285,9 @@ impl GridFs {
             }
         }
         let mut commands = Vec::new();
+        if writing.grows() && !batch.is_empty() {
+            commands.push(self.mark(&writing.id, cx.now.wall));
+        }
         if !fresh.is_empty() {
             let mut insert = self.chunks("insert");
             sequence(&mut insert, "documents", fresh);
@@ -310,10 +313,19 @@ impl GridFs {
     fn reveal(&self, writing: &Writing) -> Command {
         let patch = writing.patch();
         let shorter = writing.new.length < writing.old.length;
+        // Where the mark is missing, who took this for dead has removed the chunks.
+        let marked = writing.grows();
         self.update(|it| {
             it.begin("q");
             writing.id.write("_id", it);
+            if marked {
+                it.begin(&ours("wr")).bool("$exists", true).end();
+            }
             it.end().begin("u").begin("$set");
+            if shorter && !self.transactions {
+                it.begin(&ours("wr")).i64("s", self.session as i64);
+                it.i64("t", writing.mtime.0.div_euclid(1_000_000)).end();
+            }
             if shorter {
                 it.i64("length", writing.new.length as i64);
             }
@@ -334,7 +346,11 @@ impl GridFs {
                 it.i64("length", writing.new.length as i64);
             }
             it.i64(&ours("ctime"), patch.ctime.unwrap_or(writing.mtime).0);
-            it.end().end();
+            it.end();
+            if marked {
+                it.begin("$unset").str(&ours("wr"), "").end();
+            }
+            it.end();
         })
         .expecting(Expect::Count(1))
     }
@@ -347,25 +363,56 @@ impl GridFs {
         }
         let kept = writing.new.chunks();
         if let Some(data) = last {
-            let update = statement(|it| {
-                it.begin("q");
-                writing.id.write("files_id", it);
-                it.i32("n", kept.saturating_sub(1) as i32).end();
-                it.begin("u").begin("$set").binary("data", 0, data).end().end();
-            });
-            let update = self.updates(self.chunks("update"), alloc::vec![update]);
-            commands.push(update.expecting(Expect::Success));
+            commands.push(self.cut_chunk(&writing.id, kept.saturating_sub(1), data));
         }
+        commands.push(self.delete_chunks(&writing.id, kept));
+        if !writing.staged && !self.transactions {
+            commands.push(self.unmark(&writing.id));
+        }
+        commands
+    }
+
+    /// The last chunk of a file that has become shorter.
+    pub(super) fn cut_chunk(&self, id: &Id, n: u64, data: Bytes) -> Command {
+        let update = statement(|it| {
+            it.begin("q");
+            id.write("files_id", it);
+            it.i32("n", n as i32).end();
+            it.begin("u").begin("$set").binary("data", 0, data).end().end();
+        });
+        self.updates(self.chunks("update"), alloc::vec![update]).expecting(Expect::Success)
+    }
+
+    /// Chunks from `kept` on.
+    pub(super) fn delete_chunks(&self, id: &Id, kept: u64) -> Command {
         let mut delete = self.chunks("delete");
         let behind = statement(|it| {
             it.begin("q");
-            writing.id.write("files_id", it);
+            id.write("files_id", it);
             it.begin("n").i64("$gte", kept as i64).end().end().i32("limit", 0);
         });
         sequence(&mut delete, "deletes", alloc::vec![behind]);
         delete.concern = self.concern;
-        commands.push(delete.expecting(Expect::Success));
-        commands
+        delete.expecting(Expect::Success)
+    }
+
+    /// Says that chunks and length do not fit to each other for a moment: who finds this long
+    /// after knows that the writer died.
+    fn mark(&self, id: &Id, at: Wall) -> Command {
+        self.update(|it| {
+            it.begin("q");
+            id.write("_id", it);
+            it.end().begin("u").begin("$set").begin(&ours("wr")).i64("s", self.session as i64);
+            it.i64("t", at.0.div_euclid(1_000_000)).end().end().end();
+        })
+    }
+
+    fn unmark(&self, id: &Id) -> Command {
+        self.update(|it| {
+            it.begin("q");
+            id.write("_id", it);
+            it.end().begin("u").begin("$unset").str(&ours("wr"), "").end().end();
+        })
     }
 
     pub(super) fn data_written(
@@ -419,6 +466,7 @@ impl GridFs {
                 if let Some(node) = self.tree.get_mut(writing.ino) {
                     node.staged = Some(staged);
                 }
+                self.live.stages(writing.ino);
                 self.next_batch(writing, cx)
             }
             Stage::Fetching(batch) => {
@@ -446,7 +494,13 @@ impl GridFs {
                 }
                 // The document that reveals them must have been there.
                 if !writing.staged && replies.last().is_none_or(|reply| reply.count() != 1) {
-                    return Step::Fail(self.vanished(writing.ino, "writing"));
+                    writing.attempts += 1;
+                    if !writing.grows() || writing.attempts > ATTEMPTS {
+                        return Step::Fail(self.vanished(writing.ino, "writing"));
+                    }
+                    // Another writer was faster, or took this one for dead.
+                    writing.next = 0;
+                    return self.next_batch(writing, cx);
                 }
                 self.written(writing, cx)
             }
@@ -478,7 +532,10 @@ impl GridFs {
                 if replies.first().is_none_or(|reply| reply.count() != 2) {
                     return self.ask_old(writing);
                 }
-                self.live.reclaim_later(old, cx.now.mono);
+                match self.options.keep_revisions {
+                    0 => self.live.reclaim_later(old, cx.now.mono),
+                    _ => self.live.keep(old, writing.ino),
+                }
                 self.published(writing)
             }
         }
@@ -577,7 +634,10 @@ impl GridFs {
             it.begin("metadata");
             copy_but(&metadata, &["dbmount"], it);
             it.begin("dbmount");
-            copy_but(&inode, &["mtime", "ctime", "w"], it);
+            copy_but(&inode, &["mtime", "ctime", "w", "revs"], it);
+            if self.options.keep_revisions > 0 || inode.get("revs").is_some() {
+                it.bool("revs", true);
+            }
             it.i64("mtime", writing.mtime.0).i64("ctime", writing.mtime.0);
             write_token("w", writing.token, it);
             it.end().end().end().bool("upsert", true);
@@ -592,6 +652,7 @@ impl GridFs {
         if let Some(node) = self.tree.get_mut(writing.ino) {
             node.staged = None;
             node.content = Ok(writing.new);
+            node.revisions |= self.options.keep_revisions > 0;
         }
         self.tree.set_id(writing.ino, &writing.id);
         self.acknowledged(writing.ino, writing.token);
@@ -621,6 +682,11 @@ impl Writing {
             _ => None,
         });
         patches.last().unwrap_or_default()
+    }
+
+    /// Chunks are there before the length that reveals them.
+    fn grows(&self) -> bool {
+        !self.staged && self.new.length > self.old.length
     }
 
     /// The first chunk from `from` on that must be written: one with new bytes, or one that the

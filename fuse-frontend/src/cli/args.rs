@@ -1,8 +1,12 @@
 //! The command line as `clap` reads it, with the examples that its help teaches.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use dbmount_engine::gridfs;
+
+use crate::nodes;
 
 const ABOUT: &str =
     "Mount a database as a filesystem: a Redis keyspace as files, a GridFS bucket as a tree";
@@ -22,7 +26,8 @@ Sources:
   redis://[USER:PASSWORD@]HOST[:PORT][/DB]   a Redis server over TCP
   unix:///PATH/TO/redis.sock[?db=DB]         a Redis server over a unix socket
   mongodb://[USER:PASSWORD@]HOST[:PORT]/DB.BUCKET
-                                             a GridFS bucket (a preview)
+                                             a GridFS bucket; several hosts of a replica
+                                             set are separated by commas
   mem:keys                                   a simulated Redis in this process, gone at unmount
   mem:gridfs                                 a simulated MongoDB in this process
   mem:                                       the same as mem:keys for now (it will be a volume)
@@ -32,6 +37,8 @@ Examples:
   dbmount mount --read-only --prefix user: redis://cache.example.com /mnt/users
   DBMOUNT_PASSWORD=secret dbmount mount redis://db.example.com /mnt/redis
   dbmount mount --password-file /etc/dbmount.pw unix:///run/redis/redis.sock /mnt/redis
+  dbmount mount --chunk-size 1M 'mongodb://a,b,c/media.fs?replicaSet=rs0' /mnt/media
+  dbmount mount --node a --node b --db media --coll fs /mnt/media   as GridFUSE had it
   dbmount mount -f -v mem: /mnt/scratch              stay in the foreground, log to the terminal
   dbmount mount -o ro,allow_other,prefix=user: redis://127.0.0.1 /mnt/users
 
@@ -104,12 +111,11 @@ pub(super) enum Command {
 /// `dbmount mount`.
 #[derive(Clone, Debug, Args)]
 pub(super) struct MountArgs {
-    /// What to mount: `redis://HOST[:PORT][/DB]`, `unix:///PATH[?db=DB]`,
-    /// `mongodb://HOST/DB.BUCKET`, `mem:`
-    pub source: String,
-    /// The directory to mount on
-    #[arg(value_name = "DIR")]
-    pub directory: PathBuf,
+    /// What to mount (`redis://HOST[:PORT][/DB]`, `unix:///PATH[?db=DB]`,
+    /// `mongodb://HOST/DB.BUCKET`, `mem:`), and the directory to mount it on. With --node, the
+    /// directory alone
+    #[arg(value_names = ["SOURCE", "DIR"], num_args = 1..=2, required = true)]
+    pub place: Vec<OsString>,
 
     /// Stay in the foreground and log to standard error
     #[arg(short, long)]
@@ -185,6 +191,44 @@ pub(super) struct MountArgs {
     /// Let lists, sets, sorted sets and streams be removed
     #[arg(long, help_heading = "Keys")]
     pub allow_delete: bool,
+
+    /// A server of the bucket, `[mongodb://]HOST[:PORT][/DB[/COLL]]`, in place of SOURCE;
+    /// repeatable for the members of a replica set
+    #[arg(long, value_name = "CONNECTION", help_heading = "GridFS")]
+    pub node: Vec<String>,
+    /// The database, whatever SOURCE or --node say [default: gridfs]
+    #[arg(long, value_name = "DATABASE", help_heading = "GridFS")]
+    pub db: Option<String>,
+    /// The bucket, whatever SOURCE or --node say [default: fs]
+    #[arg(long, value_name = "COLLECTION", help_heading = "GridFS")]
+    pub coll: Option<String>,
+    /// Bytes in a chunk of a new file, 4K to 8M; existing files keep theirs
+    #[arg(long, value_name = "SIZE", default_value = "256K", value_parser = chunk_size,
+          help_heading = "GridFS")]
+    pub chunk_size: u32,
+    /// How many old revisions of a rewritten file to keep for drivers that ask for them
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "GridFS")]
+    pub keep_revisions: u32,
+}
+
+impl MountArgs {
+    /// What to mount, and on which directory.
+    ///
+    /// # Errors
+    /// One line that says what is missing or too much.
+    pub(super) fn source_and_directory(&self) -> Result<(String, PathBuf), String> {
+        let (db, coll) = (self.db.as_deref(), self.coll.as_deref());
+        let (source, directory) = match (&self.node[..], &self.place[..]) {
+            ([], [source, directory]) => {
+                let source = source.to_str().ok_or("the source is not UTF-8")?;
+                (nodes::with_namespace(source, db, coll)?, directory)
+            }
+            ([], _) => return Err("name what to mount and a directory: SOURCE DIR".to_owned()),
+            (nodes, [directory]) => (nodes::connection_string(nodes, db, coll)?, directory),
+            _ => return Err("--node stands in place of SOURCE: name only a directory".to_owned()),
+        };
+        Ok((source, PathBuf::from(directory)))
+    }
 }
 
 /// `dbmount replay`.
@@ -252,6 +296,15 @@ fn size(text: &str) -> Result<usize, String> {
         .ok_or_else(|| "a number of bytes is wanted, such as 1048576, 512K, 64M or 1G".to_owned())
 }
 
+fn chunk_size(text: &str) -> Result<u32, String> {
+    let bytes = u32::try_from(size(text)?).unwrap_or(u32::MAX);
+    if gridfs::CHUNK_SIZES.contains(&bytes) {
+        return Ok(bytes);
+    }
+    let (least, most) = (gridfs::CHUNK_SIZES.start() >> 10, gridfs::CHUNK_SIZES.end() >> 20);
+    Err(format!("a size from {least}K to {most}M is wanted: a chunk is one document"))
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -272,6 +325,34 @@ mod tests {
         }
         for text in ["", "M", "-1", "1.5G", "1X", "99999999999T"] {
             assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_chunk_fits_into_a_document() {
+        assert_eq!(chunk_size("255K"), Ok(255 << 10));
+        for text in ["1K", "0", "9M", "4G", "x"] {
+            assert!(chunk_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn nodes_stand_in_place_of_a_source() {
+        let parse = |words: &[&str]| {
+            let words = ["dbmount", "mount"].iter().chain(words);
+            match Cli::try_parse_from(words).map_err(|error| error.to_string())?.command {
+                Command::Mount(args) => args.source_and_directory(),
+                _ => Err("no mount".to_owned()),
+            }
+        };
+        let place = |source: &str| Ok((source.to_owned(), PathBuf::from("/m")));
+        assert_eq!(parse(&["mem:", "/m"]), place("mem:"));
+        assert_eq!(parse(&["--node=h", "/m"]), place("mongodb://h/gridfs.fs"));
+        let two = ["--node", "a", "--node", "b", "--db", "d", "--coll", "c", "/m"];
+        assert_eq!(parse(&two), place("mongodb://a,b/d.c"));
+        assert_eq!(parse(&["--coll", "c", "mongodb://h/d", "/m"]), place("mongodb://h/d.c"));
+        for words in [&["/m"][..], &["--node=h", "mem:", "/m"], &["--db=x", "mem:", "/m"], &[]] {
+            assert!(parse(words).is_err(), "{words:?}");
         }
     }
 

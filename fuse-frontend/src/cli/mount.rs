@@ -1,7 +1,7 @@
 //! `dbmount mount`: from arguments to a running mount, in the foreground or the background.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,19 +17,21 @@ use crate::machine::Machine;
 use crate::mountpoint::{self, plain};
 use crate::record::Record;
 use crate::session::{self, Plan, Report};
-use crate::source::{KeysOptions, Opener, Serve, Settings, Source, read_password};
+use crate::source::{GridfsOptions, KeysOptions, Opener, Serve, Settings, Source, read_password};
 use crate::terminal::Terminal;
 
 /// What the arguments ask for, checked as far as that needs neither server nor kernel.
 struct Wanted {
     source: Source,
+    directory: PathBuf,
     flags: Flags,
     read_only: bool,
 }
 
 impl Wanted {
     fn of(args: &MountArgs) -> Result<Self, Failure> {
-        let source = Source::parse(&args.source).map_err(Failure::Usage)?;
+        let (source, directory) = args.source_and_directory().map_err(Failure::Usage)?;
+        let source = Source::parse(&source).map_err(Failure::Usage)?;
         let mut flags = options::parse(&args.options).map_err(Failure::Usage)?;
         if !flags.named {
             flags.mount.fsname = source.to_string();
@@ -37,7 +39,7 @@ impl Wanted {
         flags.mount.allow_other |= args.allow_other;
         flags.mount.read_only |= args.read_only;
         let read_only = flags.mount.read_only;
-        Ok(Wanted { source, flags, read_only })
+        Ok(Wanted { source, directory, flags, read_only })
     }
 }
 
@@ -58,15 +60,20 @@ pub(super) fn run(
     let handoff = Handoff { arguments, password };
     if args.foreground {
         // The command line and environment of a process are for everyone to see.
-        return Err(Failure::Failed(handoff.become_server(&shown, &args.directory)));
+        return Err(Failure::Failed(handoff.become_server(&shown, &wanted.directory)));
     }
-    start(args, &handoff, &shown)
+    start(args, &handoff, &shown, &wanted.directory)
 }
 
 /// Starts the server in the background and waits for its news.
-fn start(args: &MountArgs, handoff: &Handoff, shown: &str) -> Result<(), Failure> {
+fn start(
+    args: &MountArgs,
+    handoff: &Handoff,
+    shown: &str,
+    directory: &Path,
+) -> Result<(), Failure> {
     let mut terminal = Terminal::new(args.quiet);
-    let mut server = handoff.start_server(shown, &args.directory).map_err(Failure::Failed)?;
+    let mut server = handoff.start_server(shown, directory).map_err(Failure::Failed)?;
     let mut ready = false;
     while let Some(news) = server.news() {
         match news {
@@ -146,7 +153,7 @@ impl Server {
     fn prepare(args: &MountArgs, password: Option<OsString>) -> Result<Self, Failure> {
         let wanted = Wanted::of(args)?;
         let settings = settings(args, &wanted, password)?;
-        let ready = mountpoint::prepare(&args.directory).map_err(Failure::Failed)?;
+        let ready = mountpoint::prepare(&wanted.directory).map_err(Failure::Failed)?;
         let plan = Plan {
             point: ready.path,
             options: wanted.flags.mount,
@@ -210,9 +217,10 @@ fn settings(
         gid: args.gid.unwrap_or_else(|| rustix::process::getgid().as_raw()),
         umask: args.umask,
     };
+    let gridfs = GridfsOptions { chunk_size: args.chunk_size, keep_revisions: args.keep_revisions };
     // The serving process goes to another directory.
     let absolute = |file: &PathBuf| std::path::absolute(file).map_err(|error| failed(&error));
     let file = args.record.as_ref().map(absolute).transpose()?;
     let record = file.map(|file| Record { file, sizes_only: args.record_sizes_only });
-    Ok(Settings { config, keys, password, record })
+    Ok(Settings { config, keys, gridfs, password, record })
 }

@@ -45,7 +45,7 @@ const IGNORED: [&str; 21] = [
 ];
 
 /// Long options that may stand in `-o` too, with whether they take a value.
-const LONG: [(&str, bool); 17] = [
+const LONG: [(&str, bool); 22] = [
     ("log", true),
     ("uid", true),
     ("gid", true),
@@ -61,6 +61,11 @@ const LONG: [(&str, bool); 17] = [
     ("allow-delete", false),
     ("record", true),
     ("record-sizes-only", false),
+    ("node", true),
+    ("db", true),
+    ("coll", true),
+    ("chunk-size", true),
+    ("keep-revisions", true),
     ("quiet", false),
     ("verbose", false),
 ];

@@ -371,7 +371,7 @@ fn mistakes_are_said_in_one_line(place: &Place) {
         (&["mount", "localhost", point], 2, "\"localhost\" is not a source; examples: redis://"),
         (&["mount", "mongodb+srv://h/d.b", point], 2, "mongodb+srv:// is not there yet"),
         (&["mount", "-o", "bogus", "mem:", point], 2, "the mount option \"bogus\" is not known"),
-        (&["mount", "mem:"], 2, "the following required arguments were not provided: <DIR>"),
+        (&["mount", "mem:"], 2, "name what to mount and a directory: SOURCE DIR"),
         (&["mount", "--nonsense", "mem:", point], 2, "unexpected argument '--nonsense' found"),
         (&["mount", "--umask", "9", "mem:", point], 2, "an octal number"),
         (&["mount", "--timeout", "0", "mem:", point], 2, "0 is not in 1..=86400"),

@@ -11,9 +11,10 @@ use crate::engine::Cx;
 use crate::id::{Ino, Lane};
 use crate::layout::Work;
 
-use super::super::document::{FileDoc, Id, Whose, write_text};
-use super::super::{GridFs, Ticket, ours, sequence, statement};
-use super::{ASIDE, Aside, GONE_LEASE, RECLAIM, Task};
+use super::super::data::chunks_of;
+use super::super::document::{Content, FileDoc, Id, Whose, write_text};
+use super::super::{GridFs, OURS, Ticket, ours, sequence, statement};
+use super::{ASIDE, Aside, GONE_LEASE, RECLAIM, Task, WRITE_LEASE};
 
 impl GridFs {
     /// Asks which of these documents are gone indeed: nothing else is ever removed.
@@ -59,18 +60,22 @@ impl GridFs {
     pub(super) fn heartbeat(&mut self, cx: &Cx<Mongo>) -> Option<(Lane, Vec<Command>, Task)> {
         let tree = &self.tree;
         self.live.held.retain(|ino| cx.is_open(*ino) && tree.get(*ino).is_some_and(|it| it.gone));
-        let held: Vec<Ino> = self.live.held.iter().copied().collect();
+        self.live.staging.retain(|ino| tree.get(*ino).is_some_and(|it| it.staged.is_some()));
+        let id = |ino: &Ino| match tree.get(*ino)? {
+            node if node.gone => node.id.clone(),
+            node => node.staged.as_ref().map(|staged| staged.id.clone()),
+        };
+        let held = self.live.held.iter().chain(&self.live.staging);
+        let held: Vec<Id> = held.filter_map(id).collect();
         if held.is_empty() {
             self.live.next_heartbeat = None;
             return None;
         }
         self.live.next_heartbeat = Some(cx.now.mono.after(GONE_LEASE / 3));
         let alive = statement(|it| {
-            it.begin("q").begin(&ours("ino")).begin_array("$in");
-            for (n, ino) in held.iter().enumerate() {
-                it.i64(&format!("{n}"), ino.0 as i64);
-            }
-            it.end().end().begin(&ours("gone")).bool("$exists", true).end().end();
+            it.begin("q");
+            write_ids("_id", &held, it);
+            it.begin(&ours("gone")).bool("$exists", true).end().end();
             it.begin("u").begin("$set");
             it.i64(&ours("gone.t"), cx.now.wall.0.div_euclid(1_000_000));
             it.end().end().bool("multi", true);
@@ -98,7 +103,12 @@ impl GridFs {
         aside.body().begin(&ours("gone.for")).bool("$exists", true).end().end();
         aside.body().begin("projection").i32("_id", 1).i32(&ours("gone"), 1).end();
         aside.body().i32("limit", RECLAIM as i32).bool("singleBatch", true);
-        alloc::vec![gone, moved, aside]
+        let mut half = self.files("find");
+        let before = cx.now.wall.0.div_euclid(1_000_000) - WRITE_LEASE.as_millis() as i64;
+        half.body().begin("filter").begin(&ours("wr.t")).i64("$lt", before).end().end();
+        half.body().begin("projection").i32("length", 1).i32("chunkSize", 1).i32(&ours("wr"), 1);
+        half.body().end().i32("limit", RECLAIM as i32).bool("singleBatch", true);
+        alloc::vec![gone, moved, aside, half]
     }
 
     /// Asks for the inodes for which documents stepped aside.
@@ -195,7 +205,7 @@ impl GridFs {
     pub(super) fn swept(&mut self, replies: &[Reply], cx: &mut Cx<Mongo>) {
         let gone = replies.first().map(|reply| reply.batch().0).unwrap_or_default();
         if gone.len() >= RECLAIM {
-            self.live.swept = false;
+            self.live.sweep_soon();
         }
         if !gone.is_empty() {
             cx.notice(Level::Info, format!("removing {} files that were unlinked", gone.len()));
@@ -207,44 +217,104 @@ impl GridFs {
         }
         let moved = replies.get(1).map(|reply| reply.batch().0).unwrap_or_default();
         for doc in &moved {
-            let Some(attr) = self.see(doc, None, cx) else { continue };
-            let old = doc.get("metadata").and_then(|it| {
-                match it.as_doc()?.get("dbmount")?.as_doc()?.get("moved")? {
-                    Value::Str(path) => Some(path.to_vec()),
-                    _ => None,
-                }
-            });
-            let node = self.tree.get(attr.ino);
-            let new = node.and_then(|node| self.tree.filename(node.parent, &node.name));
-            if let (Some(old), Some(new)) = (old, new) {
-                self.live.repath(attr.ino, old, new);
+            if let Some(attr) = self.see(doc, None, cx) {
+                self.live.repath(attr.ino);
             }
         }
     }
 
-    /// One pipeline update for every `filename` below a directory that was renamed, whoever's
-    /// the files are; then the mark is taken away.
-    pub(super) fn repath(&self, ino: Ino, old: &[u8], new: &[u8]) -> Vec<Command> {
-        let prefix = [old, b"/"].concat();
-        let after = [old, b"0"].concat();
-        let below = statement(|it| {
-            it.begin("q").begin("filename");
-            write_text("$gte", &prefix, it);
-            write_text("$lt", &after, it);
-            it.end().end().begin_array("u").begin("0").begin("$set").begin("filename");
-            it.begin_array("$concat").begin("0");
-            write_text("$literal", new, it);
-            it.end().begin("1").begin_array("$substrBytes").str("0", "$filename");
-            it.i64("1", old.len() as i64).i32("2", -1).end().end();
-            it.end().end().end().end().end().bool("multi", true);
+    /// Asks for the last chunks of files that a dead writer left half written: those that were
+    /// appended are behind what the length says.
+    pub(super) fn ask_dead(&self, replies: &[Reply]) -> Option<Work<Self>> {
+        let docs = replies.get(3).map(|reply| reply.batch().0).unwrap_or_default();
+        let files: Vec<HalfWritten> = docs.iter().filter_map(HalfWritten::of).collect();
+        let last = |it: &HalfWritten| {
+            let last = it.content.chunks().saturating_sub(1);
+            self.find_chunks(&it.id, last, last)
+        };
+        let commands: Vec<Command> = files.iter().map(last).collect();
+        let ticket = Ticket::Task(Task::Trim(files));
+        (!commands.is_empty()).then(|| Self::work(Lane::Bulk, commands, ticket))
+    }
+
+    /// Cuts them to their lengths.
+    pub(super) fn trim_dead(&self, files: &[HalfWritten], replies: &[Reply]) -> Vec<Command> {
+        let mut commands = Vec::new();
+        for (file, reply) in files.iter().zip(replies) {
+            let kept = file.content.chunks();
+            let must = file.content.chunk_len(kept.saturating_sub(1));
+            let chunks = chunks_of(&reply.batch().0).unwrap_or_default();
+            if let Some((n, data)) =
+                chunks.first().filter(|(n, data)| n + 1 == kept && data.len() > must)
+            {
+                commands.push(self.cut_chunk(&file.id, *n, data.slice(..must)));
+            }
+            commands.push(self.delete_chunks(&file.id, kept));
+            commands.push(self.update(|it| {
+                it.begin("q");
+                file.id.write("_id", it);
+                it.i64("length", file.content.length as i64).doc(&ours("wr"), &file.mark);
+                it.end().begin("u").begin("$unset").str(&ours("wr"), "").end().end();
+            }));
+        }
+        commands
+    }
+
+    /// A revision that was replaced stays under its `filename`; then those that are too many.
+    pub(super) fn keep(&self, id: &Id, of: Ino) -> Vec<Command> {
+        let stay = self.update(|it| {
+            it.begin("q");
+            id.write("_id", it);
+            it.begin(&ours("gone")).bool("$exists", true).end().end();
+            it.begin("u").begin("$set").begin(OURS).i32("v", 1).i64("rev", of.0 as i64);
+            it.end().end().end();
         });
-        let done = self.update(|it| {
-            it.begin("q").i64(&ours("ino"), ino.0 as i64);
-            write_text(&ours("moved"), old, it);
-            it.end().begin("u").begin("$unset").str(&ours("moved"), "").end().end();
+        let mut outdated = self.files("find");
+        let body = outdated.body();
+        body.begin("filter").i64(&ours("rev"), of.0 as i64).end();
+        body.begin("sort").i32("uploadDate", -1).end();
+        body.i64("skip", i64::from(self.options.keep_revisions)).i32("limit", RECLAIM as i32);
+        body.begin("projection").i32("_id", 1).end().bool("singleBatch", true);
+        alloc::vec![stay.expecting(Expect::Success), outdated]
+    }
+
+    /// Gives up the revisions that are too many.
+    pub(super) fn outdated(&mut self, replies: &[Reply]) -> Vec<Command> {
+        let docs = replies.get(1).map(|reply| reply.batch().0).unwrap_or_default();
+        let ids: Vec<Id> =
+            docs.iter().filter_map(|doc| doc.get("_id").as_ref().and_then(Id::of)).collect();
+        if ids.is_empty() {
+            return Vec::new();
+        }
+        for id in &ids {
+            self.live.reclaim(id.clone());
+        }
+        let all = statement(|it| {
+            it.begin("q");
+            write_ids("_id", &ids, it);
+            it.begin(&ours("rev")).bool("$exists", true).end().end();
+            it.begin("u").begin("$set").begin(&ours("gone"));
+            it.i64("s", self.session as i64).i64("t", 0).end().end();
+            it.begin("$unset").str(&ours("rev"), "").end().end().bool("multi", true);
         });
-        let below = self.updates(self.files("update"), alloc::vec![below]);
-        alloc::vec![below.expecting(Expect::Success), done]
+        alloc::vec![self.updates(self.files("update"), alloc::vec![all])]
+    }
+}
+
+/// A file whose writer died between its chunks and its length.
+#[derive(Clone, Debug)]
+pub struct HalfWritten {
+    id: Id,
+    content: Content,
+    mark: Doc,
+}
+
+impl HalfWritten {
+    fn of(doc: &Doc) -> Option<Self> {
+        let file = FileDoc::parse(doc).ok()?;
+        let ours = doc.get("metadata")?.as_doc()?.get("dbmount")?.as_doc()?.clone();
+        let mark = ours.get("wr")?.as_doc()?.clone();
+        Some(HalfWritten { id: file.id, content: file.content.ok()?, mark })
     }
 }
 
