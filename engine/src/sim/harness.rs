@@ -340,7 +340,7 @@ impl<S: Site> World<S> {
         mount.next_op += 1;
         let deadline = match &request {
             Request::Forget { .. } => None,
-            Request::Attach => Some(Mono::NEVER),
+            Request::Attach | Request::SetLock { wait: true, .. } => Some(Mono::NEVER),
             _ => Some(self.now.mono.after(mount.setup.config.op_timeout)),
         };
         if let Some(deadline) = deadline {
@@ -365,6 +365,16 @@ impl<S: Site> World<S> {
             self.step();
         }
         panic!("no answer: {:?}", self.mounts[at].engine.in_flight());
+    }
+
+    /// The answer to a request, if it is there.
+    pub fn answer(&mut self, at: usize, op: OpId) -> Option<Result<Response, Errno>> {
+        self.mounts[at].answers.remove(&op)
+    }
+
+    /// The caller of a request is interrupted.
+    pub fn cancel(&mut self, at: usize, op: OpId) {
+        self.input(at, Input::Cancel(op));
     }
 
     /// One thing happens; if nothing can, time passes until something does.
@@ -394,7 +404,9 @@ impl<S: Site> World<S> {
                 self.happen(&events);
                 continue;
             }
-            let waiting = self.mounts.iter().any(|it| !it.pending.is_empty());
+            // Who waits for a lock of another may wait for ever.
+            let due = |it: &Mount<S>| it.pending.values().any(|due| *due != Mono::NEVER);
+            let waiting = self.mounts.iter().any(due);
             let timers = self.mounts.iter().filter_map(|it| it.engine.poll_timeout());
             let timers = timers.filter(|_| waiting);
             match timers.chain(self.wires_due()).min() {

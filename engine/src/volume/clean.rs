@@ -14,6 +14,7 @@ use crate::engine::Cx;
 use crate::id::{Ino, Lane, Token};
 use crate::layout::{Outcome, Step, Work, WriteOut};
 
+use super::append::Appending;
 use super::key::{DataId, Key};
 use super::{Ticket, Volume, decimal, scripts};
 
@@ -40,6 +41,8 @@ pub(super) enum Then {
     Commit(Plan, Token),
     /// The write is tried again.
     Write(Ino, WriteOut, u32),
+    /// The bytes are put at the end again.
+    Append(Box<Appending>),
 }
 
 impl Volume {
@@ -108,6 +111,7 @@ impl Volume {
             Then::Applied => Step::Done(Outcome::Applied(Facts::new())),
             Then::Commit(plan, token) => self.start_commit(plan, token, cx),
             Then::Write(ino, out, tries) => self.start_data_write(ino, out, tries, cx),
+            Then::Append(appending) => self.start_append(*appending, cx),
         }
     }
 

@@ -62,7 +62,7 @@ enum What {
 }
 
 /// A piece of a block: its number, where in it, the bytes.
-type Piece = (u64, u64, Bytes);
+pub(super) type Piece = (u64, u64, Bytes);
 
 impl Volume {
     // ---- reading
@@ -224,7 +224,7 @@ impl Volume {
     }
 
     /// What is to be written, cut at the ends of blocks.
-    fn pieces(&self, out: &WriteOut) -> Vec<Piece> {
+    pub(super) fn pieces(&self, out: &WriteOut) -> Vec<Piece> {
         let block = u64::from(self.block);
         let mut pieces = Vec::new();
         for (offset, bytes) in &out.extents {
@@ -243,6 +243,17 @@ impl Volume {
     fn write_script(&self, ino: Ino, into: DataId, mut args: Args, pieces: &[Piece]) -> Command {
         let mut keys: Args =
             smallvec![self.key(Key::Inode(ino)), self.key(Key::Usage), self.key(Key::Queue)];
+        self.add_pieces(into, pieces, &mut keys, &mut args);
+        Command::Script { script: &scripts::WRITE, keys, args }
+    }
+
+    pub(super) fn add_pieces(
+        &self,
+        into: DataId,
+        pieces: &[Piece],
+        keys: &mut Args,
+        args: &mut Args,
+    ) {
         let mut last = None;
         for (n, at, bytes) in pieces {
             if last != Some(*n) {
@@ -254,7 +265,6 @@ impl Volume {
             args.push(if whole { Bytes::from_static(b"-1") } else { decimal(*at) });
             args.push(bytes.clone());
         }
-        Command::Script { script: &scripts::WRITE, keys, args }
     }
 
     pub(super) fn data_written(
@@ -324,7 +334,7 @@ impl Volume {
     }
 
     /// The contents are on the server.
-    fn wrote(&mut self, ino: Ino, into: DataId, size: u64, mtime: crate::time::Wall) {
+    pub(super) fn wrote(&mut self, ino: Ino, into: DataId, size: u64, mtime: crate::time::Wall) {
         let epoch = self.next_epoch();
         let now = self.live.now();
         let Some(node) = self.tree.get_mut(ino) else { return };

@@ -12,7 +12,8 @@
 //! | `{NAME}:o:MOUNT` | set | inodes without a name that the mount has open |
 //! | `{NAME}:g` | sorted set | inodes without a name, by when they lost it (server time, ms; 0: not yet noted) |
 //! | `{NAME}:q` | hash | contents to remove: data number to length |
-//! | `{NAME}:l:INO` | hash | advisory locks on an inode |
+//! | `{NAME}:l:INO` | hash | locks on an inode: mount to records, see `scripts/lock.lua` |
+//! | `{NAME}:k:MOUNT` | set | inodes of which the mount has locked something |
 //! | `NAME:b:{DATA:N}` | string | block `N` of some contents; what is missing of it is zeros |
 //!
 //! All but the blocks share one hash tag, so that one script can change them; blocks spread over
@@ -59,6 +60,7 @@ pub enum Key {
     Graves,
     Queue,
     Locks(Ino),
+    Locked(MountId),
     Block(DataId, u64),
 }
 
@@ -107,6 +109,7 @@ impl Keyspace {
             Key::Graves => write!(text, "{tagged}g"),
             Key::Queue => write!(text, "{tagged}q"),
             Key::Locks(ino) => write!(text, "{tagged}l:{}", ino.0),
+            Key::Locked(mount) => write!(text, "{tagged}k:{}", mount.0),
             Key::Block(data, n) => write!(text, "{name}:b:{{{}:{n}}}", data.0),
         };
         Bytes::from(text)
@@ -156,6 +159,7 @@ impl Keyspace {
             b"t" => Key::Tokens(MountId(n)),
             b"o" => Key::Held(MountId(n)),
             b"l" => Key::Locks(Ino(n)),
+            b"k" => Key::Locked(MountId(n)),
             _ => return None,
         })
     }
@@ -176,7 +180,7 @@ pub(super) fn number(digits: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const ALL: [Key; 12] = [
+    const ALL: [Key; 13] = [
         Key::Super,
         Key::Usage,
         Key::Inode(Ino(1)),
@@ -188,6 +192,7 @@ mod tests {
         Key::Graves,
         Key::Queue,
         Key::Locks(Ino(7)),
+        Key::Locked(MountId(4)),
         Key::Block(DataId(9), 300),
     ];
 

@@ -321,8 +321,10 @@ impl Volume {
             Push::Invalidate(keys) => {
                 let epoch = self.next_epoch();
                 for key in keys {
-                    if let Some(Key::Inode(ino)) = self.keys.parse(key) {
-                        self.inode_pushed(ino, epoch, cx);
+                    match self.keys.parse(key) {
+                        Some(Key::Inode(ino)) => self.inode_pushed(ino, epoch, cx),
+                        Some(Key::Locks(ino)) => cx.unlocked(ino),
+                        _ => {}
                     }
                 }
             }
@@ -345,6 +347,7 @@ impl Volume {
         self.live.dropped = epoch;
         self.tree.taint_strays(epoch);
         cx.forget_all();
+        cx.unlocked_all();
         for ino in self.tree.inos() {
             self.changed_by_others(ino, cx);
         }

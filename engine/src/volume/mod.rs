@@ -12,11 +12,14 @@
 //! | `commit.rs` | the commit script's verdict, and what is known after it |
 //! | `list.rs` | directory pages |
 //! | `data.rs` | reading and writing blocks |
+//! | `append.rs` | bytes put at the end, wherever that is |
+//! | `locks.rs` | locks between mounts |
 //! | `clean.rs` | bytes beyond the end of contents removed |
 //! | `live.rs` | what pushes mean for what is known |
 //! | `tasks.rs` | work of its own accord: looking again, the lease, reclaiming |
 //! | [`scripts`] | the server-side scripts |
 
+mod append;
 mod attach;
 mod clean;
 mod commit;
@@ -25,6 +28,7 @@ mod facts;
 pub mod key;
 mod list;
 mod live;
+mod locks;
 mod lower;
 mod options;
 pub mod record;
@@ -45,9 +49,9 @@ use crate::decide::{Caps, Plan, Want};
 use crate::engine::Cx;
 use crate::errno::Errno;
 use crate::id::{Ino, Lane, Token};
-use crate::layout::{Epoch, Failure, Layout, Outcome, Step, Work, WriteOut};
+use crate::layout::{Epoch, Failure, Layout, LockChange, Outcome, Step, Work, WriteOut};
 use crate::op::Name;
-use crate::time::{Duration, Mono};
+use crate::time::{Duration, Mono, Wall};
 
 use key::{DataId, Key, Keyspace, MountId};
 use live::Live;
@@ -101,6 +105,10 @@ pub enum Ticket {
     Read(data::Reading),
     /// See `data.rs`.
     Write(Box<data::Writing>),
+    /// See `append.rs`.
+    Append(Box<append::Appending>),
+    /// See `locks.rs`.
+    Lock(locks::Locking),
     /// See `clean.rs`.
     Clean(Box<clean::Cleaning>),
     /// See `tasks.rs`.
@@ -244,6 +252,8 @@ impl Layout for Volume {
             reserved_xattrs: &[],
             dir_nlink: true,
             rename_ctime: true,
+            append: true,
+            locks: !self.options.read_only,
             ..Caps::LEAST
         }
     }
@@ -280,6 +290,22 @@ impl Layout for Volume {
         self.start_data_write(ino, out.clone(), 0, cx)
     }
 
+    fn append(
+        &mut self,
+        ino: Ino,
+        data: &Bytes,
+        mtime: Wall,
+        token: Token,
+        cx: &mut Cx<Redis>,
+    ) -> Step<Self> {
+        let appending = append::Appending::new(ino, data.clone(), mtime, token);
+        self.start_append(appending, cx)
+    }
+
+    fn lock(&mut self, ino: Ino, change: &LockChange, _cx: &mut Cx<Redis>) -> Step<Self> {
+        self.start_lock(ino, change)
+    }
+
     fn block_bytes(&self, _ino: Ino) -> Option<u32> {
         Some(self.block)
     }
@@ -304,6 +330,8 @@ impl Layout for Volume {
             Ticket::List(asked) => self.listed(&asked, &replies, cx),
             Ticket::Read(reading) => self.data_read(reading, replies),
             Ticket::Write(writing) => self.data_written(*writing, &replies, cx),
+            Ticket::Append(appending) => self.appended(*appending, &replies, cx),
+            Ticket::Lock(locking) => self.locked(locking, &replies, cx),
             Ticket::Clean(cleaning) => self.cleaned(*cleaning, &replies, cx),
             Ticket::Task(task) => self.task_done(task, &replies, cx),
             Ticket::Nothing => Step::Done(Outcome::Done),

@@ -35,6 +35,8 @@ pub static COMMIT_FREEING: Script =
     script!("volume-commit-freeing", "allow-oom", "prelude", "commit");
 /// Writes contents.
 pub static WRITE: Script = script!("volume-write", "", "prelude", "write");
+/// Changes what a mount has locked.
+pub static LOCK: Script = script!("volume-lock", "allow-oom", "prelude", "lock");
 /// Removes bytes beyond the end of contents.
 pub static CLEAN: Script = script!("volume-clean", "allow-oom", "prelude", "clean");
 /// Keeps a mount alive and lays inodes to rest.
@@ -43,7 +45,7 @@ pub static REAP: Script = script!("volume-reap", "allow-oom", "prelude", "reap")
 pub static PROBE: Script = script!("volume-probe", "", "probe");
 
 /// All of them, for loading at connect.
-pub static ALL: [&Script; 12] = [
+pub static ALL: [&Script; 13] = [
     &FORMAT,
     &ENTER,
     &LOOK,
@@ -53,6 +55,7 @@ pub static ALL: [&Script; 12] = [
     &COMMIT,
     &COMMIT_FREEING,
     &WRITE,
+    &LOCK,
     &CLEAN,
     &REAP,
     &PROBE,

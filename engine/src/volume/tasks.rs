@@ -75,6 +75,10 @@ impl Volume {
             return None;
         }
         let due = |at: Option<Mono>| at.is_some_and(|at| at <= cx.now.mono);
+        if self.live.verify.is_empty() {
+            // What was to be made sure of has been, by another way.
+            self.live.verify_at = None;
+        }
         if due(self.live.verify_at) && !self.live.verifying {
             return Some(self.verify_task(cx.now.mono));
         }
@@ -253,6 +257,10 @@ impl Volume {
                     return Step::Fail(self.refused(line, "keeping the mount's lease"));
                 }
                 self.reaped(replies.first(), cx.now.mono);
+                // Where nothing is told, waiters find out this way.
+                if !self.live.is_live() {
+                    cx.unlocked_all();
+                }
             }
             Task::Reclaim => {
                 self.live.reclaiming = false;

@@ -5,6 +5,7 @@ mod bucket;
 mod check;
 mod keyspace;
 mod listing;
+mod locks;
 mod model;
 mod overlap;
 mod pinned;

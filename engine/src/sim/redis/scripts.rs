@@ -46,6 +46,7 @@ static TWINS: &[(&str, Twin)] = &[
     ("volume-enter", volume::enter),
     ("volume-figures", volume::figures),
     ("volume-format", volume::format),
+    ("volume-lock", volume::lock),
     ("volume-look", volume::look),
     ("volume-page", volume::page),
     ("volume-probe", volume::probe),

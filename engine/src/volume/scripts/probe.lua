@@ -12,7 +12,7 @@ if ARGV[1] == 'write' then
     { 'HSET', key, 'f', 1 }, { 'HINCRBY', key, 'f', 1 }, { 'DEL', key },
     { 'ZADD', key, 0, 'm' }, { 'ZSCORE', key, 'm' }, { 'ZCARD', key }, { 'DEL', key },
     { 'SADD', key, 'm' }, { 'SISMEMBER', key, 'm' }, { 'DEL', key },
-    { 'ZRANGE', key, 0, 0 }, { 'ZRANGEBYSCORE', key, 0, 0 }, { 'STRLEN', key }, { 'TIME' },
+    { 'HGETALL', key }, { 'SMEMBERS', key }, { 'ZRANGE', key, 0, 0 }, { 'ZRANGEBYSCORE', key, 0, 0 }, { 'STRLEN', key }, { 'TIME' },
   }) do tries[#tries + 1] = try end
 end
 local function denied(err)

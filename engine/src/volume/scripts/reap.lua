@@ -6,6 +6,13 @@
 local prefix, me, lease, bound = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- A mount's locks end with it, which is told to those that wait for them.
+local function unlock(mount)
+  for _, ino in ipairs(call('SMEMBERS', prefix .. 'k:' .. mount)) do
+    call('HDEL', prefix .. 'l:' .. ino, mount)
+  end
+  call('DEL', prefix .. 'k:' .. mount)
+end
 local mine, holds = prefix .. 'o:' .. me, tonumber(ARGV[5])
 if lease > 0 then
   call('ZADD', KEYS[1], text(now + lease), me)
@@ -14,10 +21,12 @@ if lease > 0 then
 else
   call('ZREM', KEYS[1], me)
   call('DEL', mine, prefix .. 't:' .. me)
+  unlock(me)
 end
 for _, dead in ipairs(call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. text(now), 'LIMIT', 0, 16)) do
   call('DEL', prefix .. 'o:' .. dead, prefix .. 't:' .. dead)
   call('ZREM', KEYS[1], dead)
+  unlock(dead)
 end
 local live = call('ZRANGE', KEYS[1], 0, -1)
 for _, ino in ipairs(call('ZRANGEBYSCORE', KEYS[2], -1, -1, 'LIMIT', 0, bound)) do

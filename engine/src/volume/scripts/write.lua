@@ -3,7 +3,9 @@
 -- where the last of it ends, the inode's number, the number of the contents that were
 -- written into, the length that 'a' takes the contents to have, the most bytes there may be,
 -- and then for each piece the index of its block, where in the block (-1: it is all of it)
--- and the bytes. Pieces that come by other commands are not among them.
+-- and the bytes. Pieces that come by other commands are not among them. For 'a', which must not
+-- be done twice, the third key is the tokens of the mount, and slot and serial of the token stand
+-- before the pieces.
 -- Returns {'ok', length, former stamp}; {'gone'}; {'moved', contents, length} when other
 -- contents have taken the place, or 'a' has another length; {'stale' or 'full', length, stale}.
 local now = call('HMGET', KEYS[1], 'nlink', 'size', 'stale', 'data', 'change', 'ctime')
@@ -12,13 +14,18 @@ local how, stamp, reach, ino, into = ARGV[1], ARGV[2], tonumber(ARGV[4]), ARGV[5
 -- A change of attributes may have overtaken this one.
 local ctime = tonumber(now[6]) > tonumber(ARGV[3]) and now[6] or ARGV[3]
 local size, stale, data = tonumber(now[2]), tonumber(now[3] or 0), now[4] or ino
+local first = 9
+if how == 'a' then
+  if call('HGET', KEYS[3], ARGV[9]) == ARGV[10] then return { 'ok', text(size), stamp } end
+  first = 11
+end
 local replace = how == 'r' and data ~= into
 if how ~= 'r' and data ~= into then return { 'moved', data, text(size) } end
 if how == 'a' and size ~= tonumber(ARGV[7]) then return { 'moved', data, text(size) } end
 local new = replace and reach or max(size, reach)
 -- Refuses; pieces that come by other commands will then stand beyond the end.
 local function refuse(word)
-  if not replace and not ARGV[9] and reach > stale then
+  if not replace and not ARGV[first] and reach > stale then
     call('HSET', KEYS[1], 'stale', text(reach))
     stale = reach
   end
@@ -31,7 +38,7 @@ if new > size and most > 0
 then
   return refuse('full')
 end
-for n = 9, #ARGV, 3 do
+for n = first, #ARGV, 3 do
   local block, at, bytes = KEYS[tonumber(ARGV[n])], ARGV[n + 1], ARGV[n + 2]
   if at == '-1' then
     call('SET', block, bytes)
@@ -39,6 +46,7 @@ for n = 9, #ARGV, 3 do
     call('SETRANGE', block, at, bytes)
   end
 end
+if how == 'a' then call('HSET', KEYS[3], ARGV[9], ARGV[10]) end
 if new ~= size then call('HINCRBY', KEYS[2], 'bytes', text(new - size)) end
 if replace then
   local old = max(size, stale)

@@ -2,6 +2,7 @@
 //! files of their own.
 
 mod commit;
+mod lock;
 mod reap;
 
 use alloc::vec::Vec;
@@ -13,6 +14,7 @@ use super::{ScriptContext, malformed, text};
 use crate::backend::redis::{Args, Reply};
 
 pub(super) use commit::commit;
+pub(super) use lock::lock;
 pub(super) use reap::reap;
 
 fn number(bytes: &[u8]) -> Result<i64, Reply> {
@@ -209,7 +211,9 @@ pub(super) fn write(
     keys: &[Bytes],
     args: &[Bytes],
 ) -> Result<Reply, Reply> {
+    // Or the tokens, for what is put behind.
     let (inode, usage, queue) = (nth(keys, 0)?, nth(keys, 1)?, nth(keys, 2)?);
+    let few = || malformed("too few arguments");
     let [how, stamp, mtime, reach, ino, into, at, most, pieces @ ..] = args else {
         return Err(malformed("too few arguments"));
     };
@@ -229,9 +233,17 @@ pub(super) fn write(
     let (size, mut stale) = (value(Some(size))?, value(Some(stale))?);
     let (reach, most) = (number(reach)?, number(most)?);
     let data = bulk(Some(data)).unwrap_or_else(|| ino.clone());
+    let behind = &how[..] == b"a";
+    let (token, pieces) = pieces.split_at_checked(if behind { 2 } else { 0 }).ok_or_else(few)?;
+    if let [slot, serial] = token
+        && bulk(Some(&s.redis("HGET", &[queue, slot])?)).as_ref() == Some(serial)
+    {
+        let answer = [text("ok"), Reply::Bulk(decimal(size)), Reply::Bulk(stamp.clone())];
+        return Ok(Reply::Array(answer.into()));
+    }
     let in_place_of = &how[..] == b"r";
     let length = |n: i64| Reply::Bulk(decimal(n));
-    let moved = &how[..] == b"a" && size != number(at)?;
+    let moved = behind && size != number(at)?;
     if (!in_place_of && data != *into) || moved {
         return Ok(Reply::Array([text("moved"), Reply::Bulk(data), length(size)].into()));
     }
@@ -264,6 +276,9 @@ pub(super) fn write(
         } else {
             s.redis("SETRANGE", &[block, at, bytes])?;
         }
+    }
+    if let [slot, serial] = token {
+        s.redis("HSET", &[queue, slot, serial])?;
     }
     if new != size {
         s.increase(usage, "bytes", new - size)?;

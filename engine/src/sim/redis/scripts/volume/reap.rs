@@ -34,6 +34,7 @@ pub(in super::super) fn reap(
     } else {
         s.redis("ZREM", &[sessions, me])?;
         s.redis("DEL", &[&mine, &key("t:", me)])?;
+        unlock(s, me, &key)?;
     }
     let word = |text: &'static str| Bytes::from_static(text.as_bytes());
     let (least, limit, zero) = (word("-inf"), word("LIMIT"), word("0"));
@@ -42,6 +43,7 @@ pub(in super::super) fn reap(
     for dead in members(s.redis("ZRANGEBYSCORE", &dead)?) {
         s.redis("DEL", &[&key("o:", &dead), &key("t:", &dead)])?;
         s.redis("ZREM", &[sessions, &dead])?;
+        unlock(s, &dead, &key)?;
     }
     let live = members(s.redis("ZRANGE", &[sessions, &zero, &word("-1")])?);
     let unnoted = [graves, &word("-1"), &word("-1"), &limit, &zero, bound];
@@ -66,6 +68,19 @@ pub(in super::super) fn reap(
     }
     let left = s.number("ZCARD", &[graves])?;
     Ok(Reply::Array([Reply::Int(left), Reply::Array(freed)].into()))
+}
+
+/// A mount's locks end with it.
+fn unlock(
+    s: &mut ScriptContext<'_>,
+    mount: &Bytes,
+    key: &dyn Fn(&str, &[u8]) -> Bytes,
+) -> Result<(), Reply> {
+    let index = key("k:", mount);
+    for ino in members(s.redis("SMEMBERS", &[&index])?) {
+        s.redis("HDEL", &[&key("l:", &ino), mount])?;
+    }
+    s.redis("DEL", &[&index]).map(drop)
 }
 
 /// Removes an inode that has no name. Returns the contents that are left of it.
