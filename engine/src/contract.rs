@@ -25,7 +25,9 @@ pub enum Input<B: Backend> {
     /// The server speaks unasked.
     Push(B::Push),
     /// A lane's connection came up (set up and authenticated) or was lost. Batches that were on
-    /// it have had their `Replies` before `Down` is told.
+    /// it have had their `Replies` before `Down` is told, but for those a transport keeps, to go on
+    /// with the next connection in a way that applies nothing twice. `Up` may be told again without
+    /// a `Down` in between: what ended in a fault is then to be sent again.
     Link(Lane, Link),
     /// Time has passed; due timers run. Every input runs them, so this is only needed when
     /// nothing else happens.

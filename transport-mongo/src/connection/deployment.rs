@@ -335,7 +335,7 @@ impl Deployment {
 fn plainly(error: &Error) -> String {
     let Error::Link(link) = error else {
         return match error {
-            Error::Peer(error) => format!("it does not speak MongoDB's protocol ({error})"),
+            Error::Peer(_) => "it does not speak MongoDB's protocol".to_owned(),
             error => error.to_string(),
         };
     };

@@ -156,7 +156,10 @@ impl Connection {
         };
         self.hello = HelloReply::from_doc(&reply)?;
         if !self.hello.compatible() {
-            return Err(Misuse::Unsupported("this server's version (4.2 or newer is)").into());
+            let old = self.hello.max_wire_version < hello::MIN_WIRE_VERSION;
+            let what =
+                if old { "a server older than MongoDB 4.2" } else { "a server as new as this" };
+            return Err(Misuse::Unsupported(what).into());
         }
         self.receiver.set_limits(self.hello.limits);
         match credential {

@@ -19,8 +19,9 @@ use crate::wire::build::DocBuf;
 use crate::wire::command::Command as WireCommand;
 use crate::wire::doc::Doc;
 
-/// How often a server may ask for the same again without an election or a lost connection in
-/// between, before its answer is handed on.
+/// How often the same is sent again without a word of the server's that it is no primary any
+/// more, before its answer is handed on, or the engine looks what became of it: a command that
+/// brings servers down must not do so for ever.
 const TRIES: u32 = 3;
 /// `BSONObjectTooLarge`: what the server would say of a command that is over its bounds.
 const TOO_LARGE: i32 = 10_334;
@@ -119,7 +120,7 @@ pub(super) struct Job {
     /// Of the transaction.
     session: Option<Session>,
     weight: usize,
-    /// How often the server asked for the same again.
+    /// How often it was sent again.
     tries: u32,
 }
 
@@ -317,6 +318,10 @@ impl Job {
         let atomic = self.mode == Mode::Atomic;
         self.stopped |= !reply.meets(slot.expect) || (atomic && error.is_some());
         self.replies.push(reply);
+        if !atomic {
+            // It gets on; what comes next has not been tried yet.
+            self.tries = 0;
+        }
         self.on_answered()
     }
 
@@ -356,24 +361,23 @@ impl Job {
     }
 
     /// Whether this answer is to be had from another server, or from this one later.
-    fn goes_elsewhere(&mut self, error: &ServerError) -> bool {
+    fn goes_elsewhere(&self, error: &ServerError) -> bool {
         if is_state_change(error) {
             return true;
         }
         // Within a transaction the label says that the whole of it may be run again; that is for
         // whoever made the batch to decide.
         let running = self.mode == Mode::Atomic && self.phase == Phase::Running;
-        let again = !running && error.has_label(retry::RETRYABLE_WRITE_ERROR);
-        self.tries += u32::from(again);
-        again && self.tries <= TRIES
+        !running && error.has_label(retry::RETRYABLE_WRITE_ERROR) && self.tries < TRIES
     }
 
     /// The connection is lost. A transaction that may be open on the server is left in `orphans`.
     pub(super) fn on_lost(&mut self, orphans: &mut Vec<Session>) -> Lost {
+        self.tries += u32::from(self.is_awaited());
         if self.mode == Mode::Atomic {
             return self.transaction_lost(orphans);
         }
-        if self.id.is_none() {
+        if self.id.is_none() || self.tries > TRIES {
             return Lost::Done(Err(Fault::Unknown));
         }
         let open = self.slots.get(self.replies.len()..self.sent).unwrap_or_default();
@@ -386,6 +390,7 @@ impl Job {
 
     fn transaction_lost(&mut self, orphans: &mut Vec<Session>) -> Lost {
         match self.phase {
+            Phase::Committing { .. } if self.tries > TRIES => Lost::Done(Err(Fault::Unknown)),
             Phase::Committing { .. } => {
                 self.phase = Phase::Committing { sent: false };
                 Lost::Keep
@@ -395,8 +400,8 @@ impl Job {
                 (self.sent, self.stopped) = (0, false);
                 self.replies.clear();
                 match self.id {
-                    Some(_) => Lost::Keep,
-                    None => Lost::Done(Err(Fault::Unknown)),
+                    Some(_) if self.tries <= TRIES => Lost::Keep,
+                    _ => Lost::Done(Err(Fault::NotSent)),
                 }
             }
             Phase::Aborting { .. } => {
