@@ -172,12 +172,19 @@ impl GridFs {
 
     /// Documents with all that `stat` needs, without what may be large.
     pub(super) fn find(&self, limit: usize, filter: impl FnOnce(&mut DocBuf)) -> Command {
+        let mut find = self.find_page(limit, filter);
+        find.body().bool("singleBatch", true);
+        find
+    }
+
+    /// The same, with a cursor on the rest where a reply cannot hold so many.
+    pub(super) fn find_page(&self, limit: usize, filter: impl FnOnce(&mut DocBuf)) -> Command {
         let mut find = self.files("find");
         let body = find.body();
         body.begin("filter");
         filter(body);
         body.end().begin("projection").i32(&ours("xattrs.v"), 0).end();
-        body.i64("limit", limit as i64).i64("batchSize", limit as i64).bool("singleBatch", true);
+        body.i64("limit", limit as i64).i64("batchSize", limit as i64);
         find
     }
 

@@ -83,7 +83,7 @@ impl GridFs {
     }
 
     fn ask_page(&self, dir: Ino, from: &Cursor, limit: usize) -> Command {
-        let mut find = self.find(limit, |it| {
+        let mut find = self.find_page(limit, |it| {
             it.i64(&ours("links.p"), dir.0 as i64);
             let (operator, name) = match from {
                 Cursor::Text(name) | Cursor::BinaryAfter(name) => ("$gt", Some(name)),
@@ -131,7 +131,7 @@ impl GridFs {
         if let Some(error) = reply.error() {
             return Step::Fail(self.refused(&error, "listing a directory"));
         }
-        let (docs, _) = reply.batch();
+        let (docs, cursor) = reply.batch();
         let Asked { dir, from, limit, .. } = &asked;
         let after = match from {
             Cursor::Foreign(_) => {
@@ -157,7 +157,8 @@ impl GridFs {
             }
             found.extend(names.into_iter().map(|name| (name, doc)));
         }
-        let full = docs.len() >= *limit;
+        // A reply holds 16 MiB; its cursor is left to the server, as the next page has its own.
+        let full = docs.len() >= *limit || cursor != 0;
         if full && let Some(end) = &end {
             found.retain(|(name, _)| order(name) <= order(end));
         }

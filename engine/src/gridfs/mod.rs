@@ -20,6 +20,16 @@
 //! | `rev` | nothing else: it is an old revision of the inode of this number |
 //! | `moved` | a directory whose rename has not reached the `filename`s below it yet |
 //!
+//! # Round trips
+//!
+//! How many batches an operation waits for when the kernel has just looked up the names it is
+//! about. `tests/sim/round_trips_bucket.rs` counts them, with this table as its data. A batch whose
+//! later commands rely on the earlier ones takes more than one turn on the wire.
+//!
+#![doc = include_str!("round_trips.md")]
+//!
+//! # Files
+//!
 //! | file | what it is for |
 //! |---|---|
 //! | `document.rs` | files documents, whoever wrote them |
@@ -31,6 +41,7 @@
 //! | `commit.rs`, `lower.rs` | plans to commands |
 //! | `adopt.rs` | other programs' files made inodes |
 //! | `data.rs`, `write.rs` | chunks read and written |
+//! | `write/publish.rs`, `write/commands.rs` | new revisions; chunks, lengths, marks |
 //! | `durable.rs` | what an fsync promises, and how it is kept |
 //! | `recorded.rs` | what a replay log must know: how sessions begin, where contents are |
 //! | `live.rs` | the change stream, leases, background work |
@@ -220,8 +231,8 @@ impl GridFs {
             10107 | 13435 | 13436 => Errno::EROFS,
             // OutOfDiskSpace, and a quota of a hosted service (AtlasError).
             14_031 | 8000 => Errno::ENOSPC,
-            // BSONObjectTooLarge, and what came before it.
-            10_334 | 17_280 => Errno::EFBIG,
+            // BSONObjectTooLarge and its kin: names and attributes fill the document.
+            10_334 | 17_280 | 17_419 | 17_420 => Errno::ENOSPC,
             // MaxTimeMSExpired, WriteConcernFailed.
             50 | 64 => Errno::ETIMEDOUT,
             _ => Errno::EIO,

@@ -5,13 +5,16 @@
 //! flushes: no reader sees half of it. What the new revision's chunks belong to until then is a
 //! document marked `gone`, so that a crash leaves nothing that reclaiming does not find.
 
+mod commands;
+mod publish;
+
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use crate::backend::bson::{Doc, DocBuf, Value};
+use crate::backend::bson::Doc;
 use crate::backend::mongo::{Command, Concern, Expect, Mongo, Reply};
 use crate::contract::Mode;
 use crate::decide::{Change, Patch, Plan};
@@ -23,9 +26,9 @@ use crate::time::Wall;
 
 use super::adopt::Adopting;
 use super::data::{chunks_of, write_chunk};
-use super::document::{Content, Id, write_token};
+use super::document::{Content, Id};
 use super::tree::Staged;
-use super::{GridFs, OURS, Ticket, ours, sequence, statement};
+use super::{GridFs, Ticket, sequence, statement};
 
 /// Bytes of chunks in one batch: well below the 48 MB of a message.
 const BATCH_BYTES: u64 = 8 << 20;
@@ -226,20 +229,6 @@ impl GridFs {
         Step::Work(Work { lane: Lane::Bulk, mode, commands, ticket })
     }
 
-    /// Chunks of a revision that is not there yet belong to this.
-    fn placeholder(&self, writing: &Writing, at: Wall) -> Command {
-        self.update(|it| {
-            it.begin("q");
-            writing.id.write("_id", it);
-            it.end().begin("u").begin("$setOnInsert");
-            it.i64("length", 0).i32("chunkSize", writing.new.chunk as i32);
-            it.begin("metadata").begin("dbmount").i32("v", 1).begin("gone");
-            it.i64("s", self.session as i64).i64("t", at.0.div_euclid(1_000_000));
-            it.end().end().end().end().end().bool("upsert", true);
-        })
-        .expecting(Expect::Count(1))
-    }
-
     /// The next chunks to write, or the end.
     fn next_batch(&mut self, mut writing: Writing, cx: &mut Cx<Mongo>) -> Step<Self> {
         let limit = (BATCH_BYTES / u64::from(writing.new.chunk)).max(1) as usize;
@@ -307,112 +296,6 @@ impl GridFs {
         }
         writing.stage = Stage::Putting { batch, base, upsert };
         self.send(writing, commands, Mode::Ordered)
-    }
-
-    /// The length and the times; what a plan sets along with a length.
-    fn reveal(&self, writing: &Writing) -> Command {
-        let patch = writing.patch();
-        let shorter = writing.new.length < writing.old.length;
-        // Where the mark is missing, who took this for dead has removed the chunks.
-        let marked = writing.grows();
-        self.update(|it| {
-            it.begin("q");
-            writing.id.write("_id", it);
-            if marked {
-                it.begin(&ours("wr")).bool("$exists", true).end();
-            }
-            it.end().begin("u").begin("$set");
-            if shorter && !self.transactions {
-                it.begin(&ours("wr")).i64("s", self.session as i64);
-                it.i64("t", writing.mtime.0.div_euclid(1_000_000)).end();
-            }
-            if shorter {
-                it.i64("length", writing.new.length as i64);
-            }
-            it.i64(&ours("mtime"), patch.mtime.unwrap_or(writing.mtime).0);
-            for (field, value) in
-                [("mode", patch.perm.map(u32::from)), ("uid", patch.uid), ("gid", patch.gid)]
-            {
-                if let Some(value) = value {
-                    it.i64(&ours(field), i64::from(value));
-                }
-            }
-            if let Some(at) = patch.atime {
-                it.i64(&ours("atime"), at.0);
-            }
-            write_token(&ours("w"), writing.token, it);
-            it.end().begin("$max");
-            if !shorter {
-                it.i64("length", writing.new.length as i64);
-            }
-            it.i64(&ours("ctime"), patch.ctime.unwrap_or(writing.mtime).0);
-            it.end();
-            if marked {
-                it.begin("$unset").str(&ours("wr"), "").end();
-            }
-            it.end();
-        })
-        .expecting(Expect::Count(1))
-    }
-
-    /// Makes a file shorter: the length, the last chunk, and those behind it.
-    fn trim(&self, writing: &Writing, last: Option<Bytes>) -> Vec<Command> {
-        let mut commands = Vec::new();
-        if !writing.staged {
-            commands.push(self.reveal(writing));
-        }
-        let kept = writing.new.chunks();
-        if let Some(data) = last {
-            commands.push(self.cut_chunk(&writing.id, kept.saturating_sub(1), data));
-        }
-        commands.push(self.delete_chunks(&writing.id, kept));
-        if !writing.staged && !self.transactions {
-            commands.push(self.unmark(&writing.id));
-        }
-        commands
-    }
-
-    /// The last chunk of a file that has become shorter.
-    pub(super) fn cut_chunk(&self, id: &Id, n: u64, data: Bytes) -> Command {
-        let update = statement(|it| {
-            it.begin("q");
-            id.write("files_id", it);
-            it.i32("n", n as i32).end();
-            it.begin("u").begin("$set").binary("data", 0, data).end().end();
-        });
-        self.updates(self.chunks("update"), alloc::vec![update]).expecting(Expect::Success)
-    }
-
-    /// Chunks from `kept` on.
-    pub(super) fn delete_chunks(&self, id: &Id, kept: u64) -> Command {
-        let mut delete = self.chunks("delete");
-        let behind = statement(|it| {
-            it.begin("q");
-            id.write("files_id", it);
-            it.begin("n").i64("$gte", kept as i64).end().end().i32("limit", 0);
-        });
-        sequence(&mut delete, "deletes", alloc::vec![behind]);
-        delete.concern = self.concern;
-        delete.expecting(Expect::Success)
-    }
-
-    /// Says that chunks and length do not fit to each other for a moment: who finds this long
-    /// after knows that the writer died.
-    fn mark(&self, id: &Id, at: Wall) -> Command {
-        self.update(|it| {
-            it.begin("q");
-            id.write("_id", it);
-            it.end().begin("u").begin("$set").begin(&ours("wr")).i64("s", self.session as i64);
-            it.i64("t", at.0.div_euclid(1_000_000)).end().end().end();
-        })
-    }
-
-    fn unmark(&self, id: &Id) -> Command {
-        self.update(|it| {
-            it.begin("q");
-            id.write("_id", it);
-            it.end().begin("u").begin("$unset").str(&ours("wr"), "").end().end();
-        })
     }
 
     pub(super) fn data_written(
@@ -529,7 +412,11 @@ impl GridFs {
                 }
             }
             Stage::Publishing { old } => {
-                if replies.first().is_none_or(|reply| reply.count() != 2) {
+                if replies.last().is_none_or(|reply| reply.count() != 2) {
+                    let there = replies.first().is_some_and(|it| !it.batch().0.is_empty());
+                    if !there && writing.attempts > 1 {
+                        return self.taken_for_dead(writing);
+                    }
                     return self.ask_old(writing);
                 }
                 match self.options.keep_revisions {
@@ -577,96 +464,6 @@ impl GridFs {
         }
         let published = !writing.staged;
         Step::Done(Outcome::Wrote { size: writing.new.length, published })
-    }
-
-    fn ask_old(&mut self, mut writing: Writing) -> Step<Self> {
-        writing.attempts += 1;
-        if writing.attempts > ATTEMPTS {
-            let text = format!("{}: others keep changing it", self.describe(writing.ino));
-            return Step::Fail(Failure { errno: Errno::EBUSY, text: Some(text) });
-        }
-        let mut find = self.files("find");
-        find.body().begin("filter").i64(&ours("ino"), writing.ino.0 as i64).end();
-        find.body().i32("limit", 1).bool("singleBatch", true);
-        writing.stage = Stage::Asking;
-        self.send(writing, alloc::vec![find], Mode::Ordered)
-    }
-
-    /// The new revision takes the inode and its names, and everything else that is not contents.
-    fn publish(&mut self, mut writing: Writing, old: &Doc, cx: &mut Cx<Mongo>) -> Step<Self> {
-        let id = old.get("_id").as_ref().and_then(Id::of);
-        let metadata = old.get("metadata").and_then(|it| it.as_doc().cloned());
-        let inode = metadata.as_ref().and_then(|it| it.get("dbmount")?.as_doc().cloned());
-        let (Some(id), Some(metadata), Some(inode)) = (id, metadata, inode) else {
-            return Step::Fail(self.vanished(writing.ino, "writing"));
-        };
-        if id == writing.id {
-            // It had been published, and the reply was lost.
-            return self.published(writing);
-        }
-        let uploaded = match old.get("uploadDate") {
-            Some(Value::DateTime(at)) => at.saturating_add(1),
-            _ => i64::MIN,
-        };
-        let uploaded = uploaded.max(writing.mtime.0.div_euclid(1_000_000));
-        let retire = statement(|it| {
-            it.begin("q");
-            id.write("_id", it);
-            it.i64(&ours("ino"), writing.ino.0 as i64);
-            if let Some(writer) = inode.get("w") {
-                it.value(&ours("w"), &writer);
-            }
-            it.end().begin_array("u").begin("0").begin("$set").begin("metadata");
-            it.begin_array("$mergeObjects").str("0", "$metadata").begin("1").begin("dbmount");
-            it.i32("v", 1).begin("gone").i64("s", self.session as i64);
-            it.i64("t", cx.now.wall.0.div_euclid(1_000_000));
-            it.i64("for", writing.ino.0 as i64).str("was", format!("${OURS}"));
-            it.end().end().end().end().end().end().end().end();
-        });
-        let enter = statement(|it| {
-            it.begin("q");
-            writing.id.write("_id", it);
-            it.end().begin("u");
-            writing.id.write("_id", it);
-            it.i64("length", writing.new.length as i64).i32("chunkSize", writing.new.chunk as i32);
-            it.date_time("uploadDate", uploaded);
-            GridFs::write_kept(old, it);
-            it.begin("metadata");
-            copy_but(&metadata, &["dbmount"], it);
-            it.begin("dbmount");
-            copy_but(&inode, &["mtime", "ctime", "w", "revs"], it);
-            if self.options.keep_revisions > 0 || inode.get("revs").is_some() {
-                it.bool("revs", true);
-            }
-            it.i64("mtime", writing.mtime.0).i64("ctime", writing.mtime.0);
-            write_token("w", writing.token, it);
-            it.end().end().end().bool("upsert", true);
-        });
-        let command = self.updates(self.files("update"), alloc::vec![retire, enter]);
-        let commands = alloc::vec![command.expecting(Expect::Count(2))];
-        writing.stage = Stage::Publishing { old: id };
-        self.send(writing, commands, self.several())
-    }
-
-    fn published(&mut self, writing: Writing) -> Step<Self> {
-        if let Some(node) = self.tree.get_mut(writing.ino) {
-            node.staged = None;
-            node.content = Ok(writing.new);
-            node.revisions |= self.options.keep_revisions > 0;
-        }
-        self.tree.set_id(writing.ino, &writing.id);
-        self.acknowledged(writing.ino, writing.token);
-        Step::Done(Outcome::Wrote { size: writing.new.length, published: true })
-    }
-}
-
-/// Fields of a document but for these.
-fn copy_but(doc: &Doc, left_out: &[&str], body: &mut DocBuf) {
-    for element in doc {
-        let Ok(name) = core::str::from_utf8(element.name) else { continue };
-        if !left_out.contains(&name) {
-            body.value(name, &element.value);
-        }
     }
 }
 

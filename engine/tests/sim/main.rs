@@ -10,6 +10,7 @@ mod model;
 mod overlap;
 mod pinned;
 mod round_trips;
+mod round_trips_bucket;
 mod shared;
 mod storm;
 mod volume;

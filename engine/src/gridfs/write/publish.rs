@@ -1,0 +1,146 @@
+//! A new revision of a file: written aside, then put in the place of the old one in one step.
+
+use alloc::format;
+
+use crate::backend::bson::{Doc, DocBuf, Value};
+use crate::backend::mongo::{Command, Expect, Mongo};
+use crate::contract::Mode;
+use crate::engine::Cx;
+use crate::errno::Errno;
+use crate::layout::{Failure, Layout, Outcome, Step};
+use crate::time::Wall;
+
+use super::super::document::{Id, write_token};
+use super::super::{GridFs, OURS, ours, statement};
+use super::{ATTEMPTS, Stage, Writing};
+
+impl GridFs {
+    /// Chunks of a revision that is not there yet belong to this.
+    pub(super) fn placeholder(&self, writing: &Writing, at: Wall) -> Command {
+        self.update(|it| {
+            it.begin("q");
+            writing.id.write("_id", it);
+            it.end().begin("u").begin("$setOnInsert");
+            it.i64("length", 0).i32("chunkSize", writing.new.chunk as i32);
+            it.begin("metadata").begin("dbmount").i32("v", 1).begin("gone");
+            it.i64("s", self.session as i64).i64("t", at.0.div_euclid(1_000_000));
+            it.end().end().end().end().end().bool("upsert", true);
+        })
+        .expecting(Expect::Count(1))
+    }
+
+    pub(super) fn ask_old(&mut self, mut writing: Writing) -> Step<Self> {
+        writing.attempts += 1;
+        if writing.attempts > ATTEMPTS {
+            let text = format!("{}: others keep changing it", self.describe(writing.ino));
+            return Step::Fail(Failure { errno: Errno::EBUSY, text: Some(text) });
+        }
+        let mut find = self.files("find");
+        find.body().begin("filter").i64(&ours("ino"), writing.ino.0 as i64).end();
+        find.body().i32("limit", 1).bool("singleBatch", true);
+        writing.stage = Stage::Asking;
+        self.send(writing, alloc::vec![find], Mode::Ordered)
+    }
+
+    /// The new revision takes the inode and its names, and everything else that is not contents.
+    pub(super) fn publish(
+        &mut self,
+        mut writing: Writing,
+        old: &Doc,
+        cx: &mut Cx<Mongo>,
+    ) -> Step<Self> {
+        let id = old.get("_id").as_ref().and_then(Id::of);
+        let metadata = old.get("metadata").and_then(|it| it.as_doc().cloned());
+        let inode = metadata.as_ref().and_then(|it| it.get("dbmount")?.as_doc().cloned());
+        let (Some(id), Some(metadata), Some(inode)) = (id, metadata, inode) else {
+            return Step::Fail(self.vanished(writing.ino, "writing"));
+        };
+        if id == writing.id {
+            // It had been published, and the reply was lost.
+            return self.published(writing);
+        }
+        let uploaded = match old.get("uploadDate") {
+            Some(Value::DateTime(at)) => at.saturating_add(1),
+            _ => i64::MIN,
+        };
+        let uploaded = uploaded.max(writing.mtime.0.div_euclid(1_000_000));
+        let retire = statement(|it| {
+            it.begin("q");
+            id.write("_id", it);
+            it.i64(&ours("ino"), writing.ino.0 as i64);
+            if let Some(writer) = inode.get("w") {
+                it.value(&ours("w"), &writer);
+            }
+            it.end().begin_array("u").begin("0").begin("$set").begin("metadata");
+            it.begin_array("$mergeObjects").str("0", "$metadata").begin("1").begin("dbmount");
+            it.i32("v", 1).begin("gone").i64("s", self.session as i64);
+            it.i64("t", cx.now.wall.0.div_euclid(1_000_000));
+            it.i64("for", writing.ino.0 as i64).str("was", format!("${OURS}"));
+            it.end().end().end().end().end().end().end().end();
+        });
+        let enter = statement(|it| {
+            it.begin("q");
+            writing.id.write("_id", it);
+            it.end().begin("u");
+            writing.id.write("_id", it);
+            it.i64("length", writing.new.length as i64).i32("chunkSize", writing.new.chunk as i32);
+            it.date_time("uploadDate", uploaded);
+            GridFs::write_kept(old, it);
+            it.begin("metadata");
+            copy_but(&metadata, &["dbmount"], it);
+            it.begin("dbmount");
+            copy_but(&inode, &["mtime", "ctime", "w", "revs"], it);
+            if self.options.keep_revisions > 0 || inode.get("revs").is_some() {
+                it.bool("revs", true);
+            }
+            it.i64("mtime", writing.mtime.0).i64("ctime", writing.mtime.0);
+            write_token("w", writing.token, it);
+            it.end().end().end().bool("upsert", true);
+        });
+        let command = self.updates(self.files("update"), alloc::vec![retire, enter]);
+        // Who took this writer for dead has removed the chunks.
+        let mut alive = self.files("find");
+        alive.body().begin("filter");
+        writing.id.write("_id", alive.body());
+        alive.body().begin(&ours("gone")).bool("$exists", true).end().end();
+        alive.body().begin("projection").i32("_id", 1).end().i32("limit", 1);
+        alive.body().bool("singleBatch", true);
+        let commands =
+            alloc::vec![alive.expecting(Expect::Found(1)), command.expecting(Expect::Count(2)),];
+        writing.stage = Stage::Publishing { old: id };
+        self.send(writing, commands, self.several())
+    }
+
+    pub(super) fn published(&mut self, writing: Writing) -> Step<Self> {
+        if let Some(node) = self.tree.get_mut(writing.ino) {
+            node.staged = None;
+            node.content = Ok(writing.new);
+            node.revisions |= self.options.keep_revisions > 0;
+        }
+        self.tree.set_id(writing.ino, &writing.id);
+        self.acknowledged(writing.ino, writing.token);
+        Step::Done(Outcome::Wrote { size: writing.new.length, published: true })
+    }
+
+    /// The revision that was being written is gone.
+    pub(super) fn taken_for_dead(&mut self, writing: Writing) -> Step<Self> {
+        if let Some(node) = self.tree.get_mut(writing.ino) {
+            node.staged = None;
+        }
+        let text = format!(
+            "{}: this mount was away for so long that another removed what it was writing",
+            self.describe(writing.ino)
+        );
+        Step::Fail(Failure { errno: Errno::EIO, text: Some(text) })
+    }
+}
+
+/// Fields of a document but for these.
+fn copy_but(doc: &Doc, left_out: &[&str], body: &mut DocBuf) {
+    for element in doc {
+        let Ok(name) = core::str::from_utf8(element.name) else { continue };
+        if !left_out.contains(&name) {
+            body.value(name, &element.value);
+        }
+    }
+}
