@@ -40,6 +40,8 @@ pub(super) struct Cx<'a> {
     pub(super) log: Log,
     /// It runs in a transaction: what others have written that this one does not see.
     pub(super) missed: Option<BTreeSet<Claim>>,
+    /// It is numbered, to happen once.
+    pub(super) numbered: bool,
 }
 
 /// `{ok: 1}`.

@@ -80,8 +80,9 @@ fn arrays(was: &[Val], is: &[Val], path: &str, out: &mut Description) {
 
 impl Description {
     /// About the bytes of the logged form below a path.
-    fn weight(&self, path: &str) -> usize {
-        let name = |it: &str| it.len().saturating_sub(path.len() + 1) + 2;
+    pub(super) fn weight(&self, path: &str) -> usize {
+        let skipped = if path.is_empty() { 0 } else { path.len() + 1 };
+        let name = |it: &str| it.len().saturating_sub(skipped) + 2;
         let updated = self.updated.iter().map(|(at, value)| name(at) + value.size());
         let removed = self.removed.iter().map(|at| name(at) + 1);
         let sections = [self.updated.is_empty(), self.removed.is_empty()];

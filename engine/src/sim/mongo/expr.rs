@@ -205,6 +205,34 @@ impl Expr {
                 let items = items.iter().map(|it| Ok(it.eval(scope)?.unwrap_or(Val::Null)));
                 Some(Val::Array(items.collect::<Result<_, Failure>>()?))
             }
+            // These look at no more than they need.
+            Expr::Call(function @ (Function::And | Function::Or), arguments) => {
+                let wanted = *function == Function::Or;
+                for argument in arguments {
+                    if argument.eval(scope)?.is_some_and(|it| it.is_true()) == wanted {
+                        return Ok(Some(Val::Bool(wanted)));
+                    }
+                }
+                Some(Val::Bool(!wanted))
+            }
+            Expr::Call(Function::IfNull, arguments) => {
+                let mut value = None;
+                for argument in arguments {
+                    value = argument.eval(scope)?;
+                    if !nullish(&value) {
+                        break;
+                    }
+                }
+                value
+            }
+            Expr::Call(Function::Cond, arguments) => {
+                let [condition, yes, no] = &arguments[..] else {
+                    let message = "Expression $cond takes exactly 3 arguments.";
+                    return Err(Failure::new(16_020, message));
+                };
+                let holds = condition.eval(scope)?.is_some_and(|it| it.is_true());
+                return if holds { yes } else { no }.eval(scope);
+            }
             Expr::Call(function, arguments) => {
                 let values = arguments.iter().map(|it| it.eval(scope));
                 return function.apply(&values.collect::<Result<Vec<_>, _>>()?);
@@ -284,16 +312,9 @@ impl Function {
             Function::Lte => boolean(order()?.is_le()),
             Function::Gt => boolean(order()?.is_gt()),
             Function::Gte => boolean(order()?.is_ge()),
-            Function::And => boolean(values.iter().all(truth)),
-            Function::Or => boolean(values.iter().any(truth)),
             Function::Not => boolean(!values.iter().any(truth)),
-            Function::Cond => match values {
-                [condition, yes, no] => Ok(if truth(condition) { yes } else { no }.clone()),
-                _ => Err(Failure::new(16_020, "Expression $cond takes exactly 3 arguments.")),
-            },
-            Function::IfNull => {
-                let found = values.iter().find(|it| !nullish(it));
-                Ok(found.or(values.last()).cloned().flatten())
+            Function::And | Function::Or | Function::Cond | Function::IfNull => {
+                Err(Failure::not_simulated("this use of a lazy expression"))
             }
             Function::MergeObjects => merge_objects(values),
             Function::ConcatArrays => concat_arrays(values),

@@ -277,10 +277,11 @@ fn into(
                 if index != Some(n) {
                     return false;
                 }
+                // An index that is named is no match of an update's `$`.
                 match (&rest[1..], item) {
-                    ([], item) => inner(Some(item), None),
-                    (more, Val::Doc(doc)) => walk(doc, more, spread, &mut inner),
-                    (more, item @ Val::Array(_)) => into(item, more, spread, &mut inner),
+                    ([], item) => found(Some(item), None),
+                    (more, Val::Doc(doc)) => walk(doc, more, spread, found),
+                    (more, item @ Val::Array(_)) => into(item, more, spread, found),
                     _ => false,
                 }
             })

@@ -266,7 +266,9 @@ impl Server {
         numbered: Option<(SessionId, i64)>,
     ) -> Result<Document, Stop> {
         self.set_in_place_aside();
-        let mut cx = Cx { server: self, client, log: Log::default(), missed: None };
+        let is_numbered = numbered.is_some();
+        let mut cx =
+            Cx { server: self, client, log: Log::default(), missed: None, numbered: is_numbered };
         let outcome = cx.run(request);
         let log = cx.log;
         match outcome {
@@ -362,8 +364,11 @@ impl Server {
         if number == session.number {
             match &session.state {
                 State::Wrote(stored) => {
-                    let again = Val::Array(Vec::from([Val::Int32(0)]));
-                    return Ok(stored.clone().with("retriedStmtIds", again));
+                    let first = Val::Int32(0);
+                    return Ok(match request.name.as_str() {
+                        "findAndModify" => stored.clone().with("retriedStmtId", first),
+                        _ => stored.clone().with("retriedStmtIds", Val::Array(Vec::from([first]))),
+                    });
                 }
                 State::Idle => {}
                 State::InTransaction | State::Committed | State::Aborted => {
@@ -375,12 +380,13 @@ impl Server {
         if matches!(session.state, State::InTransaction) {
             self.abort(id);
         }
+        let before = self.version;
         let answer = self.plain(client, request, Some((id.clone(), number)))?;
-        let failed = answer.get("writeErrors").is_some();
+        let wrote = self.version > before && answer.get("writeErrors").is_none();
         let session = self.session(id);
         session.number = number;
-        // What failed has not happened, and is tried again.
-        session.state = if failed { State::Idle } else { State::Wrote(answer.clone()) };
+        // What has written nothing is simply done again.
+        session.state = if wrote { State::Wrote(answer.clone()) } else { State::Idle };
         Ok(answer)
     }
 
@@ -414,7 +420,7 @@ impl Server {
             None => self.in_place = Some(id.clone()),
         }
         let missed = Some(core::mem::take(&mut open.missed));
-        let mut cx = Cx { server: self, client, log: Log::default(), missed };
+        let mut cx = Cx { server: self, client, log: Log::default(), missed, numbered: false };
         let outcome = cx.run(request);
         open.missed = cx.missed.unwrap_or_default();
         open.writes.extend(cx.log.writes);
@@ -488,8 +494,10 @@ impl Server {
             self.log.all_safe();
             return Ok(super::cx::ok());
         };
-        if self.in_place.as_ref() == Some(id) {
-            self.in_place = None;
+        match self.in_place.as_ref() == Some(id) {
+            true => self.in_place = None,
+            // Another one must not see what it has not seen.
+            false => self.set_in_place_aside(),
         }
         open.merge(&mut self.store);
         let log = Log {

@@ -54,6 +54,9 @@ pub(super) struct Description {
     pub(super) truncated: Vec<(String, usize)>,
 }
 
+/// Bytes of a log entry that holds a difference, beside it (`kSizeOfDeltaOplogEntryMetadata`).
+const DELTA_METADATA: usize = 15;
+
 impl Update {
     pub(super) fn parse(value: &Val) -> Result<Update, Failure> {
         match value {
@@ -61,7 +64,7 @@ impl Update {
                 Ok(Update::Pipeline(stages.iter().map(Stage::of_update).collect::<Result<_, _>>()?))
             }
             Val::Doc(doc) if doc.0.first().is_some_and(|(name, _)| name.starts_with('$')) => {
-                let mut all = Vec::new();
+                let mut all: Vec<(Path, Operator)> = Vec::new();
                 for (operator, fields) in &doc.0 {
                     let Val::Doc(fields) = fields else {
                         let found = fields.type_name();
@@ -73,10 +76,12 @@ impl Update {
                         ));
                     };
                     for (path, value) in &fields.0 {
-                        all.push((Path::of(path), Operator::parse(operator, path, value)?));
+                        let parsed = Path::of(path);
+                        let operator = Operator::parse(operator, path, value)?;
+                        check_conflicts(&parsed, &all)?;
+                        all.push((parsed, operator));
                     }
                 }
-                check_conflicts(&all)?;
                 Ok(Update::Modify(all))
             }
             Val::Doc(doc) => Ok(Update::Replace(doc.clone())),
@@ -89,6 +94,16 @@ impl Update {
 
     pub(super) fn is_replacement(&self) -> bool {
         matches!(self, Update::Replace(_))
+    }
+
+    /// Whether it is logged as the whole new document: one that is given whole, and one made by a
+    /// pipeline when the difference takes no less room.
+    pub(super) fn is_logged_whole(&self, description: &Description, new: &Document) -> bool {
+        match self {
+            Update::Replace(_) => true,
+            Update::Modify(_) => false,
+            Update::Pipeline(_) => description.weight("") + DELTA_METADATA >= new.size(),
+        }
     }
 
     /// The document after it. `at` is what `$` stands for.
@@ -179,10 +194,10 @@ impl Operator {
 
     /// Whether a path that cannot be is simply left alone.
     fn is_lenient(&self) -> bool {
-        matches!(self, Operator::Unset | Operator::Pull(_))
+        matches!(self, Operator::Unset)
     }
 
-    fn edit(&self, path: &Path, found: Option<&Val>, inserting: bool) -> Result<Edit, Failure> {
+    fn edit(&self, path: &Path, found: Option<&Val>) -> Result<Edit, Failure> {
         let array = |name: &str| {
             let found = found.map_or("missing", Val::type_name);
             Failure::new(
@@ -194,7 +209,6 @@ impl Operator {
             )
         };
         Ok(match (self, found) {
-            (Operator::SetOnInsert(_), _) if !inserting => Edit::Keep,
             (Operator::Set(value) | Operator::SetOnInsert(value), found) => match found {
                 Some(old) if old == value => Edit::Keep,
                 _ => Edit::Put(value.clone()),
@@ -204,6 +218,11 @@ impl Operator {
             (Operator::Inc(by), None) => Edit::Put(by.clone()),
             (Operator::Inc(by), Some(old)) if old.is_number() => {
                 let sum = add(old, by, false);
+                let whole = |it: &Val| matches!(it, Val::Int32(_) | Val::Int64(_));
+                if whole(old) && whole(by) && !whole(&sum) {
+                    let message = format!("Failed to apply $inc operations to '{}'", path.text());
+                    return Err(Failure::new(BAD_VALUE, message));
+                }
                 if sum == *old { Edit::Keep } else { Edit::Put(sum) }
             }
             (Operator::Inc(_), Some(old)) => {
@@ -272,24 +291,20 @@ fn each(value: &Val) -> Result<Vec<Val>, Failure> {
     }
 }
 
-fn check_conflicts(all: &[(Path, Operator)]) -> Result<(), Failure> {
-    for (n, (path, _)) in all.iter().enumerate() {
-        if let Some(wrong) = path.0.iter().find(|it| it.is_empty()) {
+/// No path may lead to, or through, what another changes.
+fn check_conflicts(path: &Path, before: &[(Path, Operator)]) -> Result<(), Failure> {
+    let text = path.text();
+    if path.0.iter().any(String::is_empty) {
+        let message = format!("The update path '{text}' contains an empty field name");
+        return Err(Failure::new(56, message));
+    }
+    for (other, _) in before {
+        if path.0.iter().zip(&other.0).all(|(a, b)| a == b) {
+            let shorter = if path.0.len() < other.0.len() { path } else { other };
+            let shorter = shorter.text();
             let message =
-                format!("The update path '{}' contains an empty field name '{wrong}'", path.text());
-            return Err(Failure::new(56, message));
-        }
-        for (other, _) in &all[n + 1..] {
-            let common = path.0.iter().zip(&other.0).all(|(a, b)| a == b);
-            if common {
-                let shorter = if path.0.len() < other.0.len() { path } else { other };
-                let message = format!(
-                    "Updating the path '{}' would create a conflict at '{}'",
-                    other.text(),
-                    shorter.text()
-                );
-                return Err(Failure::new(CONFLICTING_UPDATE_OPERATORS, message));
-            }
+                format!("Updating the path '{text}' would create a conflict at '{shorter}'");
+            return Err(Failure::new(CONFLICTING_UPDATE_OPERATORS, message));
         }
     }
     Ok(())
@@ -301,29 +316,17 @@ fn modify(
     at: Option<usize>,
     inserting: bool,
 ) -> Result<(Document, Description), Failure> {
-    let mut all = Vec::new();
-    for (path, operator) in operators {
-        let mut path = path.clone();
-        for part in &mut path.0 {
-            if part == "$" {
-                let Some(at) = at else {
-                    let message =
-                        "The positional operator did not find the match needed from the query.";
-                    return Err(Failure::new(BAD_VALUE, message));
-                };
-                *part = format!("{at}");
-            } else if part.starts_with('$') {
-                return Err(Failure::not_simulated("array filters"));
-            }
-        }
-        all.push((path, operator));
-    }
+    let mut all: Vec<&(Path, Operator)> = operators.iter().collect();
     // The server works through fields in the order of their names.
     all.sort_by(|(a, _), (b, _)| compare_paths(a, b));
     let mut new = old.clone();
     let mut touched: Vec<(Path, bool)> = Vec::new();
     for (path, operator) in all {
-        let mut editing = Editing { path: &path, operator, inserting, old };
+        let path = resolve(path, at)?;
+        if matches!(operator, Operator::SetOnInsert(_)) && !inserting {
+            continue;
+        }
+        let mut editing = Editing { path: &path, operator, old };
         match editing.doc(&mut new, 0)? {
             Changed::Nothing => {}
             Changed::Set(depth) => touched.push((Path(path.0[..depth].to_vec()), false)),
@@ -349,6 +352,20 @@ fn modify(
         }
     }
     Ok((new, description))
+}
+
+/// `$` stands for the element that the filter has found.
+fn resolve(path: &Path, at: Option<usize>) -> Result<Path, Failure> {
+    let mut path = path.clone();
+    for part in &mut path.0 {
+        if part == "$" {
+            let missing = "The positional operator did not find the match needed from the query.";
+            *part = format!("{}", at.ok_or_else(|| Failure::new(BAD_VALUE, missing))?);
+        } else if part.starts_with('$') {
+            return Err(Failure::not_simulated("array filters"));
+        }
+    }
+    Ok(path)
 }
 
 /// Names of fields in numeric order where both are numbers, else by their bytes.
@@ -397,13 +414,12 @@ const PADDING: usize = 1_500_000;
 struct Editing<'a> {
     path: &'a Path,
     operator: &'a Operator,
-    inserting: bool,
     old: &'a Document,
 }
 
 impl Editing<'_> {
     fn ask(&self, found: Option<&Val>) -> Result<Edit, Failure> {
-        self.operator.edit(self.path, found, self.inserting)
+        self.operator.edit(self.path, found)
     }
 
     fn doc(&mut self, doc: &mut Document, depth: usize) -> Result<Changed, Failure> {

@@ -23,33 +23,26 @@ const MAX_INSERT: usize = 16 << 20;
 /// Statements a command may hold.
 const MAX_STATEMENTS: usize = 100_000;
 
-/// Refuses what cannot be numbered: a statement that changes many documents, another command.
+/// Refuses commands that cannot be numbered.
 pub(super) fn check_retryable(request: &Request) -> Result<(), Failure> {
-    let many = match request.name.as_str() {
-        "insert" | "findAndModify" => false,
-        "update" => {
-            request.documents("updates")?.iter().any(|it| it.get("multi").is_some_and(Val::is_true))
-        }
-        "delete" => {
-            let all = |it: &Document| it.get("limit").and_then(Val::as_i64) == Some(0);
-            request.documents("deletes")?.iter().any(all)
-        }
-        other => {
-            let text = format!(
-                "txnNumber may only be provided for multi-document transactions and \
-                                retryable write commands. autocommit:false was not provided, and \
-                                {other} is not a retryable write command."
-            );
-            return Err(Failure::new(50_768, text));
-        }
-    };
-    match many {
-        true => {
-            let text = "Cannot use (or request) retryable writes with multi=true";
-            Err(Failure::new(INVALID_OPTIONS, text))
-        }
-        false => Ok(()),
+    let name = request.name.as_str();
+    if ["insert", "update", "delete", "findAndModify"].contains(&name) {
+        return Ok(());
     }
+    let text = format!(
+        "txnNumber may only be provided for multi-document transactions and retryable write \
+         commands. autocommit:false was not provided, and {name} is not a retryable write command."
+    );
+    Err(Failure::new(50_768, text))
+}
+
+/// Refuses a numbered statement that changes many documents.
+fn check_numbered(cx: &Cx<'_>, many: bool) -> Result<(), Failure> {
+    if many && cx.numbered {
+        let text = "Cannot use (or request) retryable writes with multi=true";
+        return Err(Failure::new(INVALID_OPTIONS, text));
+    }
+    Ok(())
 }
 
 /// Works through statements: stops at the first that fails, if they are ordered.
@@ -175,7 +168,7 @@ impl Updating<'_> {
             if *new == *old {
                 continue;
             }
-            let event = match self.update.is_replacement() {
+            let event = match self.update.is_logged_whole(&description, &new) {
                 true => Event::Replace(new.clone()),
                 false => Event::Update(new.id(), description),
             };
@@ -271,20 +264,22 @@ pub(super) fn update(cx: &mut Cx<'_>, request: &Request) -> Result<Document, Sto
     let errors = each_statement(cx, request, statements, |cx, index, statement| {
         only(statement, "update", &["q", "u", "multi", "upsert", "hint"])?;
         let flag = |name: &str| statement.get(name).is_some_and(Val::is_true);
-        let update = statement.get("u").map(Update::parse);
+        check_numbered(cx, flag("multi"))?;
         let missing = || Failure::new(40_414, "BSON field 'u' is missing but a required field");
+        // The server reads the update before the filter.
+        let update = Update::parse(statement.get("u").ok_or_else(missing)?)?;
+        if flag("multi") && update.is_replacement() {
+            let text = "multi update is not supported for replacement-style update";
+            return Err(Failure::new(FAILED_TO_PARSE, text).into());
+        }
         let updating = Updating {
             namespace: &namespace,
             filter: query(statement)?,
-            update: update.unwrap_or_else(|| Err(missing()))?,
+            update,
             multi: flag("multi"),
             upsert: flag("upsert"),
             hint: statement.get("hint"),
         };
-        if updating.multi && updating.update.is_replacement() {
-            let text = "multi update is not supported for replacement-style update";
-            return Err(Failure::new(FAILED_TO_PARSE, text).into());
-        }
         let done = updating.run(cx, &Document::default())?;
         n += done.matched + usize::from(done.made.is_some());
         modified += done.modified;
@@ -322,6 +317,7 @@ pub(super) fn delete(cx: &mut Cx<'_>, request: &Request) -> Result<Document, Sto
                 return Err(Failure::new(40_414, text).into());
             }
         };
+        check_numbered(cx, limit > 1)?;
         let filter = query(statement)?;
         let mut records = Vec::new();
         if let Some(collection) = cx.server.store.get(&namespace) {
@@ -352,6 +348,8 @@ fn remove(
 pub(super) fn find_and_modify(cx: &mut Cx<'_>, request: &Request) -> Result<Document, Stop> {
     request.only(&["query", "sort", "remove", "update", "new", "fields", "upsert", "hint"])?;
     let namespace: Arc<str> = request.namespace()?.into();
+    // The server reads the update before the filter.
+    let update = request.get("update").map(Update::parse).transpose()?;
     let filter = Filter::parse(&request.doc("query")?)?;
     let order = request.doc("sort")?;
     let fields = request.doc("fields")?;
@@ -361,7 +359,7 @@ pub(super) fn find_and_modify(cx: &mut Cx<'_>, request: &Request) -> Result<Docu
         Some(doc) => Projection::parse(&fields)?.apply(&doc).map(Val::Doc),
     };
     let mut last = Document::default();
-    let value = match (request.flag("remove", false), request.get("update")) {
+    let value = match (request.flag("remove", false), update) {
         (true, None) => {
             let mut records = match cx.server.store.get(&namespace) {
                 Some(collection) => collection.find(&filter, None, usize::MAX),
@@ -381,7 +379,7 @@ pub(super) fn find_and_modify(cx: &mut Cx<'_>, request: &Request) -> Result<Docu
             let updating = Updating {
                 namespace: &namespace,
                 filter,
-                update: Update::parse(update)?,
+                update,
                 multi: false,
                 upsert: request.flag("upsert", false),
                 hint: request.get("hint"),
