@@ -175,6 +175,13 @@ impl GridFs {
                 code if EXISTS.contains(&code) => {}
                 // Another mount made the root at the same moment.
                 11_000 if error.message.contains("dbmount_ino") => {}
+                // A broken upload. Without the index everything works, if slowly.
+                11_000 if error.message.contains(CHUNKS_INDEX.0) => {
+                    attached.notes.push(format!(
+                        "{db}.{bucket}.chunks has several chunks of one number, so that the index \
+                         that finds them fast cannot be made: {error}"
+                    ));
+                }
                 13 => {
                     attached.read_only = true;
                     attached.notes.push(format!(

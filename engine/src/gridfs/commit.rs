@@ -267,6 +267,8 @@ impl GridFs {
         id: Option<&Id>,
         cx: &mut Cx<Mongo>,
     ) -> Step<Self> {
+        // Who reads what another file takes the place of, as an atomic save does, reads to its end.
+        let replaced = plan.changes.iter().any(|it| matches!(it, Change::Rename { .. }));
         for change in &plan.changes {
             for ino in marked_by(change) {
                 self.acknowledged(ino, token);
@@ -288,9 +290,15 @@ impl GridFs {
                     }
                 }
                 Change::Unlink { dir, name, ino, last, held, .. } => {
+                    let Some(id) = self.unlinked(*dir, name, *ino, *last) else { continue };
                     // It may have been closed while this was on its way.
-                    let held = *held && cx.is_open(*ino);
-                    self.unlinked(*dir, name, *ino, *last, held);
+                    if *held && cx.is_open(*ino) {
+                        self.live.hold(*ino);
+                    } else if replaced {
+                        self.live.reclaim_later(id, cx.now.mono);
+                    } else {
+                        self.live.reclaim(id);
+                    }
                 }
                 Change::Rename { dir, name, to_dir, to_name, ino, kind } => {
                     self.foreign_moved((*dir, name), (*to_dir, to_name));
@@ -344,14 +352,15 @@ impl GridFs {
         self.acknowledged(attr.ino, token);
     }
 
-    fn unlinked(&mut self, dir: Ino, name: &Name, ino: Ino, last: bool, held: bool) {
+    /// A name went; the document that is to go when it was the last.
+    fn unlinked(&mut self, dir: Ino, name: &Name, ino: Ino, last: bool) -> Option<Id> {
         if let Some(key) = self.foreign_key_of(dir, name)
             && self.foreign.remove(&key).is_some()
         {
             // Older revisions went too.
             self.live.sweep_soon();
         }
-        let Some(node) = self.tree.get_mut(ino) else { return };
+        let node = self.tree.get_mut(ino)?;
         if last && node.revisions {
             self.live.sweep_soon();
         }
@@ -360,18 +369,11 @@ impl GridFs {
             (node.parent, node.name) = (link.parent, link.name.clone());
         }
         if !last {
-            return;
+            return None;
         }
         node.gone = true;
         node.attr.nlink = 0;
-        let id: Option<Id> = node.id.clone();
-        if held {
-            self.live.hold(ino);
-        } else {
-            if let Some(id) = id {
-                self.live.reclaim(id);
-            }
-        }
+        node.id.clone()
     }
 
     /// The files of other programs below a directory followed it; the older revisions of a file
