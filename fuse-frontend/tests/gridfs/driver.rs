@@ -39,10 +39,12 @@ def within(path):
 
 /// See `Server::checks_clean`.
 pub(crate) const CHECK: &str = r#"
-docs = {doc["_id"]: doc for doc in files.find()}
+def key(id):
+    return bson.encode({"": id})
+docs = {key(doc["_id"]): doc for doc in files.find()}
 held = {}
 for chunk in chunks.find({}, {"files_id": 1, "n": 1, "size": {"$binarySize": "$data"}}):
-    held.setdefault(chunk["files_id"], {})[chunk["n"]] = chunk["size"]
+    held.setdefault(key(chunk["files_id"]), {})[chunk["n"]] = chunk["size"]
 for id in held.keys() - docs.keys():
     print("chunks without a file:", id, len(held[id]))
 inos = {}

@@ -9,7 +9,15 @@
 #[cfg(test)]
 mod copies;
 #[cfg(test)]
+mod crashes;
+#[cfg(test)]
 mod driver;
+#[cfg(test)]
+mod interchange;
+#[cfg(test)]
+mod live_view;
+#[cfg(test)]
+mod malformed;
 #[cfg(test)]
 #[path = "../../../transport-mongo/tests/mongod/mod.rs"]
 mod mongod;
@@ -18,6 +26,8 @@ mod mongod;
 #[allow(dead_code, reason = "the tests on Redis use all of it, this program a part")]
 mod mount;
 #[cfg(test)]
+mod refusals;
+#[cfg(test)]
 mod server;
 #[cfg(test)]
 mod session;
@@ -25,6 +35,8 @@ mod session;
 #[path = "../live/shell.rs"]
 #[allow(dead_code, reason = "the tests on Redis use all of it, this program a part")]
 mod shell;
+#[cfg(test)]
+mod spec;
 #[cfg(test)]
 mod stack;
 #[cfg(test)]
