@@ -18,6 +18,8 @@
 //! | `live.rs` | what pushes mean for what is known |
 //! | `tasks.rs` | work of its own accord: looking again, the lease, reclaiming |
 //! | [`scripts`] | the server-side scripts |
+//! | [`tool`] | procedures over the whole volume: |
+//! | [`fsck`] | checking and mending |
 
 mod append;
 mod attach;
@@ -25,6 +27,7 @@ mod clean;
 mod commit;
 mod data;
 mod facts;
+pub mod fsck;
 pub mod key;
 mod list;
 mod live;
@@ -34,6 +37,7 @@ mod options;
 pub mod record;
 pub mod scripts;
 mod tasks;
+pub mod tool;
 mod tree;
 
 use alloc::boxed::Box;

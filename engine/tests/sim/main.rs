@@ -3,6 +3,7 @@
 
 mod bucket;
 mod check;
+mod fsck;
 mod keyspace;
 mod listing;
 mod locks;
