@@ -25,6 +25,7 @@ mod programs;
 mod site;
 
 use alloc::collections::BTreeMap;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::config::Config;
@@ -275,6 +276,12 @@ impl<S: Site> World<S> {
         let reply = self.server.command(self.now, FOREIGN, command);
         self.collect_pushes();
         reply
+    }
+
+    /// What the layout's own check finds on the server; see [`Site::inspect`].
+    pub fn inspect(&mut self) -> Option<String> {
+        let now = self.now;
+        S::inspect(&mut |command| self.command(command), now)
     }
 
     // ---- time

@@ -1,14 +1,16 @@
 //! The volume layout over the simulated Redis.
 
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use crate::backend::redis::Command;
+use crate::backend::redis::{Command, Reply};
 use crate::sim::redis;
 use crate::time::Now;
+use crate::volume::fsck::Fsck;
 use crate::volume::key::Keyspace;
-use crate::volume::{Format, Options, Volume};
+use crate::volume::{Format, Options, Volume, tool};
 
 use super::site::{ClientId, Site};
 use super::{CALLER, Setup};
@@ -54,5 +56,18 @@ impl Site for Disk {
         }
         server.execute(now, client.into(), &Command::plain(words));
         true
+    }
+
+    fn inspect(execute: &mut dyn FnMut(&Command) -> Reply, now: Now) -> Option<String> {
+        let mut fsck = Fsck::new(Self::options().keys, now.wall);
+        let run = |commands: Vec<Command>| commands.iter().map(&mut *execute).collect();
+        if let Err(why) = tool::run(&mut fsck, run) {
+            return Some(why);
+        }
+        let findings = fsck.into_report().findings;
+        (!findings.is_empty()).then(|| {
+            let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+            lines.join("\n")
+        })
     }
 }

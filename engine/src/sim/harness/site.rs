@@ -1,5 +1,6 @@
 //! What a [`World`](super::World) is made of: a layout, and the simulated server that it is kept on.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Debug;
 
@@ -77,6 +78,15 @@ pub trait Site: Clone + Debug + 'static {
         client: ClientId,
         setup: &Setup<Self>,
     ) -> bool;
+
+    /// What does not fit together on the server when nothing is going on, found by the layout's own
+    /// check, where it has one.
+    fn inspect(
+        _execute: &mut dyn FnMut(&CommandOf<Self>) -> ReplyOf<Self>,
+        _now: Now,
+    ) -> Option<String> {
+        None
+    }
 }
 
 /// What the server of a site speaks.

@@ -56,7 +56,7 @@ pub fn against_model<S: Site>(stage: &Stage<S>, steps: &[Step<S>]) -> Option<Str
     end(&mut world)
 }
 
-/// Nothing is left over when everything is closed.
+/// Nothing is left over when everything is closed, and the layout's own check finds nothing.
 pub fn end<S: Site>(world: &mut World<S>) -> Option<String> {
     for at in 0..world.mounts() {
         world.fs(at).close_all();
@@ -64,4 +64,5 @@ pub fn end<S: Site>(world: &mut World<S>) -> Option<String> {
     world.settle();
     let busy = (0..world.mounts()).find(|at| !world.engine_of(*at).is_idle());
     busy.map(|at| format!("mount {at} is not idle: {:?}", world.engine_of(at).in_flight()))
+        .or_else(|| world.inspect())
 }

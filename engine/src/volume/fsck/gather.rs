@@ -395,7 +395,7 @@ fn whole(reply: &Reply) -> Option<u64> {
     let text = core::str::from_utf8(reply.as_bytes()?).ok()?;
     let score: f64 = text.parse().ok()?;
     // As far as doubles are exact.
-    (score >= 0.0 && score < 9e15 && (score as u64) as f64 == score).then_some(score as u64)
+    ((0.0..9e15).contains(&score) && (score as u64) as f64 == score).then_some(score as u64)
 }
 
 /// An inode from fields of which some may be wrong; and which those are.
