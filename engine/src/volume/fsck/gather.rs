@@ -303,6 +303,9 @@ impl Gather {
             Key::Tokens(mount) => {
                 survey.tokens.insert(mount);
             }
+            Key::Locked(mount) => {
+                survey.locked.insert(mount);
+            }
             Key::Block(data, n) => self.asks.push_front(Ask::Block(data, n)),
         }
     }

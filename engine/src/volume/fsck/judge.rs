@@ -427,9 +427,12 @@ impl Judge<'_> {
         let gone = |mount: &&MountId| !self.survey.sessions.contains_key(mount);
         let held: Vec<MountId> = self.survey.held.iter().filter(gone).copied().collect();
         let tokens: Vec<MountId> = self.survey.tokens.iter().filter(gone).copied().collect();
-        for (mounts, key) in
-            [(held, Key::Held as fn(MountId) -> Key), (tokens, Key::Tokens as fn(MountId) -> Key)]
-        {
+        let locked: Vec<MountId> = self.survey.locked.iter().filter(gone).copied().collect();
+        for (mounts, key) in [
+            (held, Key::Held as fn(MountId) -> Key),
+            (tokens, Key::Tokens as fn(MountId) -> Key),
+            (locked, Key::Locked as fn(MountId) -> Key),
+        ] {
             for mount in mounts {
                 let fix = Command::plain([Bytes::from_static(b"DEL"), self.keys.key(key(mount))]);
                 let what = format!("belongs to mount {}, which has ended", mount.0);

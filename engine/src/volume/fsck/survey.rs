@@ -36,6 +36,8 @@ pub(super) struct Survey {
     pub(super) held: BTreeSet<MountId>,
     /// Mounts whose commits are remembered.
     pub(super) tokens: BTreeSet<MountId>,
+    /// Mounts that have locked something.
+    pub(super) locked: BTreeSet<MountId>,
     /// Inodes that lost their last name.
     pub(super) graves: BTreeSet<Ino>,
     /// Contents to be removed, up to where; `None` for what is no number.
