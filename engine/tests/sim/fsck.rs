@@ -60,9 +60,9 @@ fn volume() -> World<Disk> {
 }
 
 fn check(world: &mut World<Disk>) -> Report {
-    let mut fsck = Fsck::new(Keyspace::new("disk").unwrap(), Wall(9));
+    let mut fsck = Fsck::new(Keyspace::new("disk").expect("a name"), Wall(9));
     let execute = |commands: Vec<Command>| commands.iter().map(|it| world.command(it)).collect();
-    tool::run(&mut fsck, execute).unwrap();
+    tool::run(&mut fsck, execute).expect("a volume");
     fsck.into_report()
 }
 
@@ -73,7 +73,7 @@ fn said(report: &Report) -> Vec<String> {
 fn mend(world: &mut World<Disk>, report: &Report) {
     let mut repair = Repair::new(&report.findings);
     tool::run(&mut repair, |commands| commands.iter().map(|it| world.command(it)).collect())
-        .unwrap();
+        .expect("nothing is refused");
 }
 
 /// What there is for a mount that comes anew.
@@ -95,7 +95,7 @@ fn ino(world: &mut World<Disk>, text: &str) -> String {
     let mut at = "1".to_owned();
     for name in text.split('/') {
         let members = redis(world, &["ZRANGE", &format!("{{disk}}:d:{at}"), "0", "-1"]);
-        let members = members.as_array().unwrap().iter().filter_map(Reply::as_bytes);
+        let members = members.as_array().unwrap_or_default().iter().filter_map(Reply::as_bytes);
         let start = format!("{name}\0");
         let found = members.map(|it| String::from_utf8_lossy(it).into_owned());
         let found = found.into_iter().find_map(|it| Some(it.strip_prefix(&start)?[1..].to_owned()));
@@ -156,13 +156,13 @@ fn a_volume_without_damage_is_clean() {
 #[test]
 fn what_is_no_volume_is_said() {
     let mut world: World<Disk> = World::new(1, Weather::CALM);
-    let mut fsck = Fsck::new(Keyspace::new("disk").unwrap(), Wall(9));
+    let mut fsck = Fsck::new(Keyspace::new("disk").expect("a name"), Wall(9));
     let why = tool::run(&mut fsck, |it| it.iter().map(|it| world.command(it)).collect());
     assert_eq!(why, Err("there is no volume disk here".to_owned()));
 
     let mut world = volume();
     redis(&mut world, &["HSET", "{disk}:super", "v", "2"]);
-    let mut fsck = Fsck::new(Keyspace::new("disk").unwrap(), Wall(9));
+    let mut fsck = Fsck::new(Keyspace::new("disk").expect("a name"), Wall(9));
     let why = tool::run(&mut fsck, |it| it.iter().map(|it| world.command(it)).collect());
     assert!(why.unwrap_err().contains("use a newer dbmount"));
 }
