@@ -13,6 +13,8 @@ mod crashes;
 #[cfg(test)]
 mod driver;
 #[cfg(test)]
+mod elections;
+#[cfg(test)]
 mod interchange;
 #[cfg(test)]
 mod live_view;
