@@ -2,6 +2,7 @@
 //! word about round trips.
 
 mod bucket;
+mod bucket_others;
 mod check;
 mod fsck;
 mod keyspace;
