@@ -565,3 +565,7 @@ pub(super) fn reply(answer: Document) -> Reply {
     // What was put together from stored documents can be written again.
     Reply::Doc(answer.doc().unwrap_or_else(|_| Doc::empty()))
 }
+
+#[cfg(test)]
+#[path = "fault_tests.rs"]
+mod tests;
