@@ -15,3 +15,5 @@ mod pushes;
 #[path = "sim_redis/scripts.rs"]
 mod scripts;
 mod support;
+#[path = "sim_redis/volume.rs"]
+mod volume;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use dbmount_engine::backend::redis::{Push, Redis, Reply};
 use dbmount_engine::keys;
 use dbmount_engine::sim::redis::{ClientId, Server};
+use dbmount_engine::volume;
 use dbmount_engine::{Batch, BatchId, Input, Lane, Now};
 use dbmount_transport_redis::{Endpoint, Options, Transport as Connections};
 
@@ -25,6 +26,16 @@ pub fn options(keys: &keys::Options) -> Options {
     Options {
         scripts: keys::scripts::ALL.to_vec(),
         tracking_prefixes: prefixes,
+        ..Options::default()
+    }
+}
+
+/// What the connections of a volume are to do.
+#[must_use]
+pub fn volume_options(volume: &volume::Options) -> Options {
+    Options {
+        scripts: volume::scripts::ALL.to_vec(),
+        tracking_prefixes: volume.keys.tracked(),
         ..Options::default()
     }
 }
@@ -73,12 +84,16 @@ pub struct SimRedis {
 }
 
 impl SimRedis {
-    /// An empty server whose push client is told of every change.
+    /// An empty server whose push client is told of every change of keys with these prefixes (of
+    /// all keys, when there are none).
     #[must_use]
-    pub fn new(now: Now) -> Self {
+    pub fn new(now: Now, prefixes: &[Bytes]) -> Self {
         let mut server = Server::new(now);
-        let tracking =
-            dbmount_engine::backend::redis::Command::plain(["CLIENT", "TRACKING", "ON", "BCAST"]);
+        let mut words = ["CLIENT", "TRACKING", "ON", "BCAST"].map(Bytes::from).to_vec();
+        for prefix in prefixes {
+            words.extend([Bytes::from_static(b"PREFIX"), prefix.clone()]);
+        }
+        let tracking = dbmount_engine::backend::redis::Command::plain(words);
         server.execute(now, client(Lane::Push), &tracking);
         SimRedis { server }
     }

@@ -11,6 +11,7 @@ use dbmount_engine::backend::mongo::Concern;
 use dbmount_engine::gridfs::{self, GridFs};
 use dbmount_engine::keys::{self, name::Naming};
 use dbmount_engine::replay::{Recipe, Recorded};
+use dbmount_engine::volume::{self, Volume};
 use dbmount_transport_mongo::uri::{ConnectionString, WriteAck};
 use dbmount_transport_redis::{Endpoint, Secret};
 
@@ -24,18 +25,25 @@ use crate::sim::{SimMongo, SimTransport};
 pub enum Source {
     /// A Redis keyspace; the URL as given, with its credentials.
     Redis(String),
+    /// A volume on a Redis server (`?volume=NAME`); the URL as given, with its credentials.
+    Volume(String),
     /// A GridFS bucket; the connection string as given, with its credentials.
     Mongo(String),
     /// The keys layout over a simulated server in this process.
     MemKeys,
     /// The GridFS layout over a simulated server in this process.
     MemGridfs,
+    /// A volume on a simulated server in this process.
+    MemVolume,
 }
 
 /// What to say when a source is not understood.
 const EXAMPLES: &str = "redis://127.0.0.1:6379/0, unix:///run/redis.sock?db=0, \
-                        mongodb://127.0.0.1/db.bucket, mem:keys, mem:gridfs";
+                        redis://127.0.0.1/0?volume=home, mongodb://127.0.0.1/db.bucket, \
+                        mem:volume, mem:keys, mem:gridfs";
 
+/// The name of the volume of `mem:volume`.
+const MEM_VOLUME: &str = "mem";
 /// The bucket of `mem:gridfs`; there is nobody at that address.
 const MEM_BUCKET: &str = "mongodb://mem/test.fs";
 
@@ -54,9 +62,7 @@ impl Source {
                 Err(format!("{shown:?}: write {scheme}:// with two slashes; examples: {EXAMPLES}"))
             }
             "redis" | "unix" if query(text).any(|(name, _)| name == "volume") => {
-                Err("volumes (?volume=NAME) are not there yet; without it the keys are shown \
-                     as files"
-                    .to_owned())
+                Ok(Source::Volume(text.to_owned()))
             }
             "redis" | "unix" => Ok(Source::Redis(text.to_owned())),
             "rediss" => Err("rediss:// (TLS) is not there yet; use redis:// through a tunnel, \
@@ -70,10 +76,10 @@ impl Source {
                                   mongodb:// connection string"
                 .to_owned()),
             "mem" => match rest {
-                "" | "keys" => Ok(Source::MemKeys),
+                "" | "volume" => Ok(Source::MemVolume),
+                "keys" => Ok(Source::MemKeys),
                 "gridfs" => Ok(Source::MemGridfs),
-                "volume" => Err(format!("mem:{rest} is not there yet; use mem:keys")),
-                _ => Err(format!("{shown:?}: there are mem:keys and mem:gridfs")),
+                _ => Err(format!("{shown:?}: there are mem:volume, mem:keys and mem:gridfs")),
             },
             _ => Err(format!("{shown:?} is not a source; examples: {EXAMPLES}")),
         }
@@ -83,15 +89,17 @@ impl Source {
     #[must_use]
     pub fn has_secret(&self) -> bool {
         match self {
-            Source::Redis(url) | Source::Mongo(url) => redact(url) != *url,
-            Source::MemKeys | Source::MemGridfs => false,
+            Source::Redis(url) | Source::Volume(url) | Source::Mongo(url) => redact(url) != *url,
+            Source::MemKeys | Source::MemGridfs | Source::MemVolume => false,
         }
     }
 
     /// Whether the source itself names a password.
     #[must_use]
     pub fn has_password(&self) -> bool {
-        let (Source::Redis(url) | Source::Mongo(url)) = self else { return false };
+        let (Source::Redis(url) | Source::Volume(url) | Source::Mongo(url)) = self else {
+            return false;
+        };
         let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
         let user = rest.rsplit_once('@').map_or("", |(user, _)| user);
         user.split_once(':').is_some_and(|(_, password)| !password.is_empty())
@@ -105,9 +113,12 @@ impl Source {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Source::Redis(url) | Source::Mongo(url) => f.write_str(&redact(url)),
+            Source::Redis(url) | Source::Volume(url) | Source::Mongo(url) => {
+                f.write_str(&redact(url))
+            }
             Source::MemKeys => f.write_str("mem:keys"),
             Source::MemGridfs => f.write_str("mem:gridfs"),
+            Source::MemVolume => f.write_str("mem:volume"),
         }
     }
 }
@@ -186,6 +197,15 @@ pub struct GridfsOptions {
     pub keep_revisions: u32,
 }
 
+/// How a volume is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VolumeOptions {
+    /// Make it, and refuse one that is there already.
+    pub format: Option<volume::Format>,
+    /// Use a server that may evict keys all the same.
+    pub force: bool,
+}
+
 /// Everything that decides how a source is served.
 #[derive(Clone)]
 pub struct Settings {
@@ -195,6 +215,8 @@ pub struct Settings {
     pub keys: KeysOptions,
     /// For the GridFS layout.
     pub gridfs: GridfsOptions,
+    /// For the volume layout.
+    pub volume: VolumeOptions,
     /// The password that is not in the URL, from the environment or a file.
     pub password: Option<String>,
     /// Where the session is recorded, if it is.
@@ -207,6 +229,7 @@ impl fmt::Debug for Settings {
             .field("config", &self.config)
             .field("keys", &self.keys)
             .field("gridfs", &self.gridfs)
+            .field("volume", &self.volume)
             .field("password", &self.password.as_ref().map(|_| "…"))
             .field("record", &self.record)
             .finish()
@@ -242,12 +265,20 @@ impl Opener for Sources {
         let options = settings.keys.layout()?;
         match source {
             Source::Redis(url) => {
-                let mut endpoint: Endpoint = url.parse().map_err(|error| format!("{error}"))?;
-                if let Some(password) = &settings.password {
-                    endpoint.set_password(Secret::new(password.as_str()));
-                }
+                let endpoint = settings.endpoint(url)?;
                 let connections = crate::redis::options(&options);
                 let (engine, log) = settings.engine::<keys::Keys>(options, clock)?;
+                let driver = Driver::start(engine, clock, |driver| {
+                    crate::redis::connect(endpoint, connections, driver)
+                });
+                let driver = driver.map_err(|error| format!("{source}: {error}"))?;
+                log.of(serve.serve(driver))
+            }
+            Source::Volume(url) => {
+                let endpoint = settings.endpoint(url)?;
+                let options = settings.volume(endpoint.volume.as_deref().unwrap_or_default())?;
+                let connections = crate::redis::volume_options(&options);
+                let (engine, log) = settings.engine::<Volume>(options, clock)?;
                 let driver = Driver::start(engine, clock, |driver| {
                     crate::redis::connect(endpoint, connections, driver)
                 });
@@ -276,7 +307,20 @@ impl Opener for Sources {
             }
             Source::MemKeys => {
                 let (engine, log) = settings.engine::<keys::Keys>(options, clock)?;
-                let server = crate::redis::SimRedis::new(clock.now());
+                let server = crate::redis::SimRedis::new(clock.now(), &[]);
+                let driver = Driver::start(engine, clock, |_| {
+                    Ok::<_, String>(Box::new(SimTransport::new(server, clock)) as _)
+                })?;
+                driver.deliver(SimTransport::<_, crate::redis::SimRedis>::links_up());
+                log.of(serve.serve(driver))
+            }
+            Source::MemVolume => {
+                let mut options = settings.volume(MEM_VOLUME)?;
+                let (uid, gid) = (settings.keys.uid, settings.keys.gid);
+                let made = volume::Format { uid, gid, keep: true, ..volume::Format::default() };
+                options.format.get_or_insert(made);
+                let server = crate::redis::SimRedis::new(clock.now(), &options.keys.tracked());
+                let (engine, log) = settings.engine::<Volume>(options, clock)?;
                 let driver = Driver::start(engine, clock, |_| {
                     Ok::<_, String>(Box::new(SimTransport::new(server, clock)) as _)
                 })?;
@@ -325,6 +369,22 @@ impl Settings {
         record::start(&recipe, self.record.as_ref())
     }
 
+    /// The server of a Redis URL.
+    fn endpoint(&self, url: &str) -> Result<Endpoint, String> {
+        let mut endpoint: Endpoint = url.parse().map_err(|error| format!("{error}"))?;
+        if let Some(password) = &self.password {
+            endpoint.set_password(Secret::new(password.as_str()));
+        }
+        Ok(endpoint)
+    }
+
+    /// How a volume is used.
+    fn volume(&self, name: &str) -> Result<volume::Options, String> {
+        let VolumeOptions { format, force } = self.volume;
+        let keys = volume::key::Keyspace::new(name)?;
+        Ok(volume::Options { keys, format, force, read_only: self.config.read_only })
+    }
+
     /// How a bucket is shown.
     fn gridfs(&self, uri: &ConnectionString) -> Result<gridfs::Options, String> {
         let Some((db, bucket)) = uri.namespace().filter(|(db, _)| !db.is_empty()) else {
@@ -349,6 +409,22 @@ impl Settings {
 }
 
 impl KeysOptions {
+    /// For what is no keyspace.
+    #[must_use]
+    pub fn plain() -> Self {
+        KeysOptions {
+            prefix: String::new(),
+            delimiter: ":".to_owned(),
+            ignore: Vec::new(),
+            session_attrs: false,
+            string_suffixes: Vec::new(),
+            allow_delete: false,
+            uid: 0,
+            gid: 0,
+            umask: 0o022,
+        }
+    }
+
     /// The options as the layout takes them.
     ///
     /// # Errors
@@ -397,7 +473,10 @@ mod tests {
     #[test]
     fn sources_are_understood() {
         for (text, want) in [
-            ("mem:", Source::MemKeys),
+            ("mem:", Source::MemVolume),
+            ("mem:volume", Source::MemVolume),
+            ("redis://h/0?volume=a", Source::Volume("redis://h/0?volume=a".into())),
+            ("unix:///s?db=1&volume=a", Source::Volume("unix:///s?db=1&volume=a".into())),
             ("mem:keys", Source::MemKeys),
             ("mem:gridfs", Source::MemGridfs),
             ("redis://h/0", Source::Redis("redis://h/0".into())),
@@ -416,11 +495,9 @@ mod tests {
             ("/dev/sda1", "examples:"),
             ("http://h", "examples:"),
             ("redis:h", "two slashes"),
-            ("redis://h/0?volume=a", "not there yet"),
             ("rediss://h", "not there yet"),
             ("mongodb:h/db.bucket", "two slashes"),
             ("mongodb+srv://h/db.bucket", "not there yet"),
-            ("mem:volume", "not there yet"),
             ("mem:x", "mem:keys"),
             ("ftp://u:secret@h", "examples:"),
         ] {

@@ -44,6 +44,7 @@ use crate::gridfs::GridFs;
 use crate::keys::Keys;
 use crate::layout::Layout;
 use crate::time::Now;
+use crate::volume::Volume;
 
 pub use difference::Difference;
 pub use log::{Decoder, Encoder, Entry, FORMAT, LogError};
@@ -169,6 +170,7 @@ impl Head {
         match self.layout.as_str() {
             Keys::NAME => Ok(visit.visit(Recipe::<Keys>::of(self)?)),
             GridFs::NAME => Ok(visit.visit(Recipe::<GridFs>::of(self)?)),
+            Volume::NAME => Ok(visit.visit(Recipe::<Volume>::of(self)?)),
             other => Err(LogError::Layout(String::from(other))),
         }
     }

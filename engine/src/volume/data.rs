@@ -29,6 +29,8 @@ use super::{Ticket, Volume, count, decimal, scripts};
 const SCRIPTED: usize = 256 << 10;
 /// The most pieces that one script writes.
 const PIECES: usize = 1024;
+/// The arguments of the write script that come before the pieces.
+pub(super) const WRITE_HEAD: usize = 8;
 /// How often something is tried again that others keep from coming to an end.
 const TRIES: u32 = 16;
 

@@ -25,6 +25,7 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::id::Ino;
 
@@ -38,7 +39,8 @@ pub struct DataId(pub u64);
 pub struct MountId(pub u64);
 
 /// The keys of one volume.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Keyspace {
     name: String,
     /// `{NAME}:`
@@ -162,6 +164,20 @@ impl Keyspace {
             b"k" => Key::Locked(MountId(n)),
             _ => return None,
         })
+    }
+}
+
+impl TryFrom<String> for Keyspace {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Keyspace, String> {
+        Keyspace::new(&name)
+    }
+}
+
+impl From<Keyspace> for String {
+    fn from(keys: Keyspace) -> String {
+        keys.name
     }
 }
 

@@ -17,6 +17,7 @@
 //! | `clean.rs` | bytes beyond the end of contents removed |
 //! | `live.rs` | what pushes mean for what is known |
 //! | `tasks.rs` | work of its own accord: looking again, the lease, reclaiming |
+//! | `recorded.rs` | what a log of a session must know |
 //! | [`scripts`] | the server-side scripts |
 //! | [`tool`] | procedures over the whole volume: |
 //! | [`fsck`] | checking and mending |
@@ -35,6 +36,7 @@ mod locks;
 mod lower;
 mod options;
 pub mod record;
+mod recorded;
 pub mod scripts;
 mod tasks;
 pub mod tool;

@@ -2,6 +2,8 @@
 
 use alloc::string::String;
 
+use serde::{Deserialize, Serialize};
+
 use super::key::Keyspace;
 use super::record::BLOCK_SIZES;
 
@@ -11,7 +13,7 @@ use super::record::BLOCK_SIZES;
 pub const BLOCK: u32 = 128 << 10;
 
 /// The choices, with the defaults of the command line.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Options {
     /// Which volume.
     pub keys: Keyspace,
@@ -32,7 +34,8 @@ impl Options {
 }
 
 /// What a new volume is to be like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Format {
     /// Bytes of a block.
     pub block: u32,

@@ -28,7 +28,7 @@ const LINES: &[&str] = &[
 ];
 
 /// What a transport makes of `MULTI`, the commands and `EXEC`: a reply a command.
-fn multi(pair: &mut Pair, commands: &[Command]) -> Vec<Reply> {
+pub(crate) fn multi(pair: &mut Pair, commands: &[Command]) -> Vec<Reply> {
     pair.on_real(&Command::plain(["MULTI"]));
     let queued: Vec<Reply> = commands.iter().map(|command| pair.on_real(command)).collect();
     match pair.on_real(&Command::plain(["EXEC"])) {

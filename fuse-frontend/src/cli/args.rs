@@ -8,14 +8,18 @@ use dbmount_engine::gridfs;
 
 use crate::nodes;
 
-const ABOUT: &str =
-    "Mount a database as a filesystem: a Redis keyspace as files, a GridFS bucket as a tree";
+const ABOUT: &str = "Mount a database as a filesystem: a Redis keyspace as files, a GridFS bucket as a tree, a POSIX \
+     volume kept in Redis";
 
 const EXAMPLES: &str = "\
 Examples:
   dbmount mount redis://127.0.0.1:6379/0 /mnt/redis   mount, and return when it answers
   ls /mnt/redis; echo hello > /mnt/redis/greeting     keys are files, `:` is `/`
   dbmount umount /mnt/redis                           unmount
+
+  dbmount format 'redis://127.0.0.1:6379/0?volume=home'
+  dbmount mount 'redis://127.0.0.1:6379/0?volume=home' /mnt/home
+                                                      a POSIX filesystem whose disk is Redis
 
   dbmount mount -f mem: /mnt/scratch                  nothing to install, gone at unmount
 
@@ -60,6 +64,16 @@ As mount.dbmount, called by mount(8): 0, 32 failed, 1 wrong usage.
 Signals: SIGTERM and SIGINT write everything back and unmount; a second one gives up on writing
 back. SIGUSR1 logs what is in progress.";
 
+const FORMAT_EXAMPLES: &str = "\
+Examples:
+  dbmount format 'redis://127.0.0.1:6379/0?volume=home'
+  dbmount format --capacity 20G --inodes 1000000 'unix:///run/redis/redis.sock?db=0&volume=shared'
+
+A volume that is there already is never touched. The server must not evict keys (maxmemory-policy
+noeviction); see `--force`. The root of the volume belongs to whoever makes it.
+
+Exit status: 0 made, 1 failed, 2 wrong usage.";
+
 const UMOUNT_EXAMPLES: &str = "\
 Examples:
   dbmount umount /mnt/redis
@@ -91,6 +105,9 @@ pub(super) enum Command {
     /// Mount a database on a directory
     #[command(after_long_help = MOUNT_EXAMPLES, after_help = "`dbmount help mount` has examples.")]
     Mount(Box<MountArgs>),
+    /// Make a volume on a Redis server
+    #[command(after_help = FORMAT_EXAMPLES)]
+    Format(FormatArgs),
     /// Unmount a directory
     #[command(alias = "unmount", after_help = UMOUNT_EXAMPLES)]
     Umount(UmountArgs),
@@ -111,7 +128,7 @@ pub(super) enum Command {
 /// `dbmount mount`.
 #[derive(Clone, Debug, Args)]
 pub(super) struct MountArgs {
-    /// What to mount (`redis://HOST[:PORT][/DB]`, `unix:///PATH[?db=DB]`,
+    /// What to mount (`redis://HOST[:PORT][/DB][?volume=NAME]`, `unix:///PATH[?db=DB]`,
     /// `mongodb://HOST/DB.BUCKET`, `mem:`), and the directory to mount it on. With --node, the
     /// directory alone
     #[arg(value_names = ["SOURCE", "DIR"], num_args = 1..=2, required = true)]
@@ -209,6 +226,10 @@ pub(super) struct MountArgs {
     /// How many old revisions of a rewritten file to keep for drivers that ask for them
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "GridFS")]
     pub keep_revisions: u32,
+
+    /// Use a server although it may evict keys when its memory is full, and files with them
+    #[arg(long, help_heading = "Volumes")]
+    pub force: bool,
 }
 
 impl MountArgs {
@@ -229,6 +250,33 @@ impl MountArgs {
         };
         Ok((source, PathBuf::from(directory)))
     }
+}
+
+/// `dbmount format`.
+#[derive(Clone, Debug, Args)]
+pub(super) struct FormatArgs {
+    /// Where to make it: `redis://HOST[:PORT][/DB]?volume=NAME`, `unix:///PATH?db=DB&volume=NAME`
+    pub source: String,
+    /// Bytes of a data block, a power of two from 4K to 16M
+    #[arg(long, value_name = "SIZE", default_value = "128K", value_parser = size)]
+    pub block_size: usize,
+    /// The most that all files may hold together, such as 20G [default: what the server's memory
+    /// holds]. A sparse file counts with its length
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub capacity: Option<usize>,
+    /// The most files, directories and links there may be [default: no limit]
+    #[arg(long, value_name = "N")]
+    pub inodes: Option<u64>,
+    /// Use a server although it may evict keys when its memory is full, and files with them
+    #[arg(long)]
+    pub force: bool,
+    /// Read the password from the first line of this file
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// How long to wait for the server
+    #[arg(long, value_name = "SECS", default_value_t = 30,
+          value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub timeout: u32,
 }
 
 /// `dbmount replay`.

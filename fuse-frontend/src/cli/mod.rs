@@ -1,6 +1,7 @@
 //! The command line: what the user asks for, what ends well, and how the rest is said.
 
 mod args;
+mod format;
 mod mount;
 pub mod options;
 mod replay;
@@ -57,6 +58,7 @@ pub fn run(opener: &impl Opener, arguments: impl IntoIterator<Item = OsString>) 
     let done = match cli.command {
         Command::Mount(_) if call.fake => Ok(()),
         Command::Mount(args) => mount::run(opener, &args, call.arguments),
+        Command::Format(args) => format::run(opener, &args),
         Command::Umount(args) => umount::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Serve { .. } => return serve(opener),

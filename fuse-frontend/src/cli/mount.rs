@@ -17,7 +17,9 @@ use crate::machine::Machine;
 use crate::mountpoint::{self, plain};
 use crate::record::Record;
 use crate::session::{self, Plan, Report};
-use crate::source::{GridfsOptions, KeysOptions, Opener, Serve, Settings, Source, read_password};
+use crate::source::{
+    GridfsOptions, KeysOptions, Opener, Serve, Settings, Source, VolumeOptions, read_password,
+};
 use crate::terminal::Terminal;
 
 /// What the arguments ask for, checked as far as that needs neither server nor kernel.
@@ -183,22 +185,30 @@ impl Serve for InSession<'_> {
     }
 }
 
+/// The password from the file; else, where the source names none, that of the environment.
+pub(super) fn choose_password(
+    file: Option<&PathBuf>,
+    variable: Option<OsString>,
+    source: &Source,
+) -> Result<Option<String>, Failure> {
+    match (file, variable) {
+        (Some(file), _) => read_password(file).map(Some).map_err(Failure::Failed),
+        (None, Some(password)) if !source.has_password() => {
+            let text = password.into_string();
+            let text =
+                text.map_err(|_| Failure::Usage(format!("{PASSWORD_VARIABLE} is not UTF-8")))?;
+            Ok(Some(text))
+        }
+        (None, _) => Ok(None),
+    }
+}
+
 fn settings(
     args: &MountArgs,
     wanted: &Wanted,
     password: Option<OsString>,
 ) -> Result<Settings, Failure> {
-    let password = match (&args.password_file, password) {
-        (Some(file), _) => {
-            let file: &PathBuf = file;
-            Some(read_password(file).map_err(Failure::Failed)?)
-        }
-        (None, Some(password)) if !wanted.source.has_password() => {
-            let text = password.into_string();
-            Some(text.map_err(|_| Failure::Usage(format!("{PASSWORD_VARIABLE} is not UTF-8")))?)
-        }
-        (None, _) => None,
-    };
+    let password = choose_password(args.password_file.as_ref(), password, &wanted.source)?;
     let config = Config {
         read_only: wanted.read_only,
         op_timeout: Duration::from_secs(u64::from(args.timeout)),
@@ -222,5 +232,6 @@ fn settings(
     let absolute = |file: &PathBuf| std::path::absolute(file).map_err(|error| failed(&error));
     let file = args.record.as_ref().map(absolute).transpose()?;
     let record = file.map(|file| Record { file, sizes_only: args.record_sizes_only });
-    Ok(Settings { config, keys, gridfs, password, record })
+    let volume = VolumeOptions { format: None, force: args.force };
+    Ok(Settings { config, keys, gridfs, volume, password, record })
 }

@@ -1,0 +1,205 @@
+//! The scripts of the volume layout on the real server against their twins: what mounts say to
+//! the simulated server while programs use them is said to a real one, word for word, and the
+//! answers and the whole keyspace are compared.
+
+use std::cell::RefCell;
+
+use bytes::Bytes;
+use dbmount_engine::backend::redis::{Command, Push, Redis, Reply};
+use dbmount_engine::sim::harness::{ClientId, Disk, Server, Setup, Site, Weather};
+use dbmount_engine::sim::ops::Executor;
+use dbmount_engine::sim::play::{Stage, Step, turns};
+use dbmount_engine::sim::redis;
+use dbmount_engine::volume::{Format, Options, Volume};
+use dbmount_engine::{Batch, Mode, Now, Wall};
+
+use crate::batches::multi;
+use crate::compare::{Pair, SIM, now};
+
+thread_local!(static SAID: RefCell<Vec<Batch<Redis>>> = const { RefCell::new(Vec::new()) });
+
+/// A server that writes down what is said to it.
+#[derive(Clone, Debug)]
+struct Scribe(redis::Server);
+
+impl Server for Scribe {
+    type Backend = Redis;
+
+    fn run(&mut self, now: Now, client: ClientId, batch: &Batch<Redis>) -> Vec<Reply> {
+        SAID.with_borrow_mut(|said| said.push(batch.clone()));
+        Server::run(&mut self.0, now, client, batch)
+    }
+
+    fn command(&mut self, now: Now, client: ClientId, command: &Command) -> Reply {
+        Server::command(&mut self.0, now, client, command)
+    }
+
+    fn take_pushes(&mut self, client: ClientId) -> Vec<Push> {
+        Server::take_pushes(&mut self.0, client)
+    }
+
+    fn tick(&mut self, now: Now) {
+        Server::tick(&mut self.0, now);
+    }
+
+    fn disconnect(&mut self, client: ClientId) {
+        Server::disconnect(&mut self.0, client);
+    }
+}
+
+/// A volume on such a server.
+#[derive(Clone, Copy, Debug)]
+enum Overheard {}
+
+impl Site for Overheard {
+    type Layout = Volume;
+    type Options = Options;
+    type Server = Scribe;
+
+    const NAME: &'static str = "volume, overheard";
+    const KEEPS_TIMES: bool = true;
+
+    fn server(now: Now) -> Scribe {
+        Scribe(Disk::server(now))
+    }
+
+    fn options() -> Options {
+        Disk::options()
+    }
+
+    fn layout(options: &Options, now: Now) -> Volume {
+        Disk::layout(options, now)
+    }
+
+    fn subscribe(server: &mut Scribe, now: Now, client: ClientId, setup: &Setup<Self>) -> bool {
+        let setup = Setup { options: setup.options.clone(), ..Setup::<Disk>::default() };
+        Disk::subscribe(&mut server.0, now, client, &setup)
+    }
+}
+
+/// What mounts say while programs use them.
+fn overhear(stage: &Stage<Overheard>) -> Vec<Batch<Redis>> {
+    let steps = turns(stage, 120, |_| None);
+    SAID.take();
+    let mut world = stage.world();
+    for (n, step) in steps.iter().enumerate() {
+        if let Step::Run(at, op) = step {
+            let _ = world.fs(*at).run(op, Wall(n as i64 + 1));
+        }
+    }
+    for at in 0..world.mounts() {
+        world.fs(at).close_all();
+    }
+    world.sleep(std::time::Duration::from_secs(120));
+    world.settle();
+    SAID.take()
+}
+
+/// What of an answer is the same on every server: not how much memory it has.
+fn same(command: &Command, sim: &Reply, real: &Reply) -> bool {
+    match command {
+        Command::Plain(args) => args[0].eq_ignore_ascii_case(b"info") || sim == real,
+        Command::Script { script, .. } if script.name == "volume-figures" => {
+            let used = |reply: &Reply| reply.as_array().map(|items| items[..2].to_vec());
+            used(sim) == used(real)
+        }
+        Command::Script { .. } => sim == real,
+    }
+}
+
+fn compare(pair: &mut Pair, said: &[Batch<Redis>]) -> Result<(), String> {
+    pair.reset();
+    for batch in said {
+        let sim = pair.sim.run(now(), SIM, batch);
+        let real = match batch.mode {
+            Mode::Atomic => multi(pair, &batch.commands),
+            Mode::Independent | Mode::Ordered => {
+                batch.commands.iter().map(|command| pair.on_real(command)).collect()
+            }
+        };
+        for ((command, sim), real) in batch.commands.iter().zip(&sim).zip(&real) {
+            pair.compared += 1;
+            if !same(command, sim, real) {
+                return Err(format!("{command:?}\n  simulated: {sim:?}\n  real:      {real:?}"));
+            }
+        }
+    }
+    // Times by the servers' clocks.
+    for key in ["{disk}:s", "{disk}:g"] {
+        let scores = Command::plain(["DEL", key]);
+        pair.on_sim(&scores);
+        pair.on_real(&scores);
+    }
+    pair.check_keyspace()
+}
+
+#[test]
+fn volume_scripts() {
+    let mut pair = Pair::start(3);
+    let mut scripts = std::collections::BTreeSet::new();
+    for seed in 0..24 {
+        let weather = if seed % 2 == 0 { Weather::CALM } else { Weather::BREEZE };
+        let mut stage: Stage<Overheard> = Stage::new(seed, weather).shared(1 + seed as usize % 2);
+        for setup in &mut stage.setups {
+            // Some meet their limits.
+            let limits = if seed % 4 == 3 { (20_000, 12) } else { (0, 0) };
+            let format = setup.options.format.unwrap_or_default();
+            setup.options.format = Some(Format { capacity: limits.0, inodes: limits.1, ..format });
+        }
+        let said = overhear(&stage);
+        for command in said.iter().flat_map(|batch| &batch.commands) {
+            if let Command::Script { script, .. } = command {
+                scripts.insert(script.name);
+            }
+        }
+        if let Err(why) = compare(&mut pair, &said) {
+            panic!("seed {seed}: {why}");
+        }
+    }
+    for script in dbmount_engine::volume::scripts::ALL {
+        let rare = ["volume-chain", "volume-figures", "volume-clean"].contains(&script.name);
+        assert!(rare || scripts.contains(script.name), "{} was never run", script.name);
+    }
+}
+
+/// `ZRANGEBYLEX` and `ZRANGEBYSCORE`, with every kind of bound.
+#[test]
+fn ranges_of_sorted_sets() {
+    let mut pair = Pair::start(3);
+    for member in ["a", "b", "ab", "a\0b", "a\0", "\u{ff}", "c"] {
+        pair.check(&Command::plain(["ZADD", "lex", "0", member])).unwrap();
+    }
+    for (score, member) in [("-1", "a"), ("0", "b"), ("1.5", "c"), ("inf", "d"), ("1.5", "e")] {
+        pair.check(&Command::plain(["ZADD", "score", score, member])).unwrap();
+    }
+    pair.check(&Command::plain(["SET", "text", "x"])).unwrap();
+    let lex = ["-", "+", "[a", "(a", "[a\0", "(ab", "[c", "[", "(", "a", ""];
+    let scores = ["-inf", "+inf", "inf", "0", "(0", "1.5", "(1.5", "-1", "(-inf", "x", "", "nan"];
+    let limits: [&[&str]; 8] = [
+        &[],
+        &["LIMIT", "0", "1"],
+        &["LIMIT", "1", "2"],
+        &["LIMIT", "0", "-1"],
+        &["LIMIT", "-1", "2"],
+        &["LIMIT", "0", "0"],
+        &["LIMIT", "0"],
+        &["LIMIT", "x", "1"],
+    ];
+    for (name, key, bounds) in
+        [("ZRANGEBYLEX", "lex", &lex[..]), ("ZRANGEBYSCORE", "score", &scores[..])]
+    {
+        for min in bounds {
+            for max in bounds {
+                for limit in limits {
+                    for key in [key, "none", "text"] {
+                        let words = [name, key, min, max].into_iter().chain(limit.iter().copied());
+                        let command = Command::plain(words.map(Bytes::from));
+                        if let Err(why) = pair.check(&command) {
+                            panic!("{why}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
