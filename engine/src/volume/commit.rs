@@ -2,7 +2,10 @@
 
 use alloc::boxed::Box;
 
-use crate::backend::redis::{Redis, Reply};
+use bytes::Bytes;
+use smallvec::smallvec;
+
+use crate::backend::redis::{Args, Command, Redis, Reply};
 use crate::contract::Mode;
 use crate::decide::{Change, Facts, Patch, Plan};
 use crate::engine::Cx;
@@ -15,6 +18,9 @@ use super::key::DataId;
 use super::lower::{Answered, Program};
 use super::record::{Inode, Stamp};
 use super::{Ticket, Volume, count};
+
+/// How many whole blocks one step zeroes.
+const ZEROED: u64 = 256;
 
 /// A plan on its way to the server.
 #[derive(Clone, Debug)]
@@ -49,6 +55,11 @@ impl Volume {
             let ticket = Ticket::Commit(Box::new(committing));
             return Step::Work(Self::work(Lane::Meta, commands, ticket));
         }
+        if let Some((removed, plan)) = self.whole_blocks(&plan) {
+            let committing = Committing { plan, token, program: None };
+            let ticket = Ticket::Commit(Box::new(committing));
+            return Step::Work(Self::work(Lane::Meta, alloc::vec![removed], ticket));
+        }
         let Some(program) = self.lower(&plan, token) else {
             return Step::Done(Outcome::Conflict);
         };
@@ -61,6 +72,30 @@ impl Volume {
         Step::Work(Work { mode: Mode::Independent, ..work })
     }
 
+    /// A range to be zeroed may have more blocks than one script should remove: so many of them
+    /// are removed first, and what is left is the plan then. A hole that is half made does no harm.
+    fn whole_blocks(&self, plan: &Plan) -> Option<(Command, Plan)> {
+        let block = u64::from(self.block);
+        let wide = |change: &Change| match change {
+            Change::Zero { ino, from, to } => {
+                let node = self.tree.get(*ino)?;
+                let (first, end) = (from.div_ceil(block), (*to).min(node.size) / block);
+                (end > first + ZEROED).then_some((*ino, *from, *to, first, node.data))
+            }
+            _ => None,
+        };
+        let (at, (ino, from, to, first, data)) =
+            plan.changes.iter().enumerate().find_map(|(n, it)| Some((n, wide(it)?)))?;
+        let mut command: Args = smallvec![Bytes::from_static(b"UNLINK")];
+        command.extend(self.blocks_of(data, first..first + ZEROED));
+        let mut plan = plan.clone();
+        plan.changes[at] = Change::Zero { ino, from: (first + ZEROED) * block, to };
+        if from < first * block {
+            plan.changes.insert(at, Change::Zero { ino, from, to: first * block });
+        }
+        Some((Command::Plain(command), plan))
+    }
+
     pub(super) fn committed(
         &mut self,
         committing: Committing,
@@ -69,11 +104,14 @@ impl Volume {
     ) -> Step<Self> {
         let Committing { plan, token, program } = committing;
         let Some(program) = program else {
-            return if self.take_numbers(replies.first()) {
-                self.start_commit(plan, token, cx)
-            } else {
-                Step::Fail(self.odd("taking fresh numbers", replies.first()))
-            };
+            if replies.first().is_none_or(|reply| reply.as_error().is_some()) {
+                return Step::Fail(self.odd("preparing a change", replies.first()));
+            }
+            // Fresh numbers came, unless it were blocks that went.
+            if self.numbers.0 >= self.numbers.1 {
+                self.take_numbers(replies.first());
+            }
+            return self.start_commit(plan, token, cx);
         };
         let answer = match replies.first() {
             Some(Reply::Array(answer)) => &answer[..],
@@ -95,7 +133,7 @@ impl Volume {
             Some(b"full") => Step::Fail(self.full("making or growing a file")),
             Some(b"stale") => {
                 let ino = program.results.iter().find_map(|it| match it {
-                    Answered::Sized(ino, _) => Some(*ino),
+                    Answered::Sized(ino, _) | Answered::Grown(ino, _) => Some(*ino),
                     Answered::Dropped(_) => None,
                 });
                 match (ino, count(rest.first()), count(rest.get(1))) {
@@ -138,6 +176,10 @@ impl Volume {
             match *result {
                 Answered::Dropped(ino) => self.dropped(ino, answer, cx),
                 Answered::Sized(ino, size) => left = self.sized(ino, size, answer),
+                Answered::Grown(ino, size) => {
+                    let size = size.max(count(answer.first()).unwrap_or(0));
+                    let _clean_already = self.sized(ino, size, answer);
+                }
             }
         }
         for change in &plan.changes {

@@ -13,14 +13,17 @@ use crate::decide::{Fact, Facts, Want};
 use crate::engine::Cx;
 use crate::id::{Ino, Lane};
 use crate::layout::{Epoch, Failure, Outcome, Step, Work};
-use crate::op::{Name, StatFs};
+use crate::op::{Name, StatFs, Whence};
 
 use super::key::Key;
 use super::record::{Inode, Member};
-use super::{Ticket, Volume, count, decimal, scripts};
+use super::{FILE_LIMIT, Ticket, Volume, count, decimal, scripts};
 
 /// How many directories up is looked for another.
 const DEEPEST: u64 = 4096;
+
+/// How many blocks one step of a search looks at.
+const SOUGHT: u64 = 256;
 
 /// Questions on their way.
 #[derive(Clone, Debug)]
@@ -101,13 +104,34 @@ impl Volume {
                 keys: smallvec![self.key(Key::Usage)],
                 args: smallvec![],
             },
-            Want::FreshIno(..) | Want::Seek(..) => self.ask_for_numbers(),
+            Want::FreshIno(..) => self.ask_for_numbers(),
+            Want::Seek(ino, from, whence) => self.seek(*ino, *from, *whence),
         }
     }
 
     /// What the keys of inodes begin with.
     pub(super) fn inode_prefix(&self) -> Bytes {
         Bytes::from([&self.keys.prefix()[..], b"i:"].concat())
+    }
+
+    /// Looks for data or a hole, some blocks at a time.
+    fn seek(&self, ino: Ino, from: u64, whence: Whence) -> Command {
+        let letter: &'static [u8] = match whence {
+            Whence::Data => b"d",
+            Whence::Hole => b"h",
+        };
+        Command::Script {
+            script: &scripts::SEEK,
+            keys: smallvec![self.key(Key::Inode(ino))],
+            args: smallvec![
+                self.keys.block_prefix(),
+                decimal(ino.0),
+                decimal(u64::from(self.block)),
+                decimal(from.min(FILE_LIMIT)),
+                Bytes::from_static(letter),
+                decimal(SOUGHT),
+            ],
+        }
     }
 
     pub(super) fn read_inode(&self, ino: Ino) -> Command {
@@ -122,10 +146,23 @@ impl Volume {
         cx: &mut Cx<Redis>,
     ) -> Step<Self> {
         let Asked { known: mut facts, wants, since } = asked;
+        let mut again = Asked { known: Facts::new(), wants: Vec::new(), since };
+        let mut commands = Vec::new();
         for (want, reply) in wants.iter().zip(replies) {
+            if let (Want::Seek(ino, _, whence), Some([Reply::Int(2), on])) =
+                (want, reply.as_array())
+            {
+                commands.push(self.seek(*ino, count(Some(on)).unwrap_or(u64::MAX), *whence));
+                again.wants.push(want.clone());
+                continue;
+            }
             if let Err(failure) = self.answer(want, reply, &mut facts, since, cx) {
                 return Step::Fail(failure);
             }
+        }
+        if !commands.is_empty() {
+            again.known = facts;
+            return Step::Work(Self::work(Lane::Meta, commands, Ticket::Facts(again)));
         }
         Step::Done(Outcome::Facts(facts))
     }
@@ -187,7 +224,10 @@ impl Volume {
                 Fact::XattrNames(names)
             }
             Want::StatFs => Fact::StatFs(self.figures(reply).ok_or_else(|| odd(self))?),
-            Want::Seek(..) => Fact::Seek(None),
+            Want::Seek(..) => match reply.as_array() {
+                Some([Reply::Int(1), at]) => Fact::Seek(count(Some(at))),
+                _ => Fact::Seek(None),
+            },
             Want::FreshIno(..) => {
                 // Another question may have brought some meanwhile.
                 if self.numbers.0 >= self.numbers.1 && !self.take_numbers(Some(reply)) {

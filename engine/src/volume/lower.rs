@@ -22,6 +22,7 @@ const DEEPEST: usize = 2048;
 pub(super) enum Answered {
     Dropped(Ino),
     Sized(Ino, u64),
+    Grown(Ino, u64),
 }
 
 /// A plan in the script's words.
@@ -198,7 +199,15 @@ impl Lowering<'_> {
                 self.word("room");
                 self.arg(decimal(1));
             }
-            Change::SetAttr { ino, patch: Patch { size: Some(size), .. } } => {
+            Change::Zero { ino, .. } => self.holds(*ino),
+            Change::Copy { from, to, .. } => {
+                self.holds(from.0);
+                if from.0 != to.0 {
+                    self.holds(to.0);
+                }
+            }
+            Change::Grow { ino, size }
+            | Change::SetAttr { ino, patch: Patch { size: Some(size), .. } } => {
                 self.word("fits");
                 self.key(Key::Inode(*ino));
                 self.arg(decimal(*size));
@@ -254,7 +263,16 @@ impl Lowering<'_> {
             }
             Change::SetAttr { ino, patch } => self.patch(*ino, patch),
             // Not among the capabilities of this layout.
-            Change::Zero { .. } | Change::Grow { .. } | Change::Copy { .. } => return None,
+            Change::Zero { ino, from, to } => self.zero(*ino, *from, *to)?,
+            Change::Grow { ino, size } => {
+                self.program.freeing = false;
+                self.word("grow");
+                self.key(Key::Inode(*ino));
+                self.arg(decimal(ino.0));
+                self.arg(decimal(*size));
+                self.program.results.push(Answered::Grown(*ino, *size));
+            }
+            Change::Copy { from, to, length } => self.copy(*from, *to, *length)?,
             Change::Touch { dir, at, nlink } => {
                 let at = Bytes::from(alloc::format!("{}", at.0));
                 let set = self.set(*dir);
@@ -280,6 +298,55 @@ impl Lowering<'_> {
                 let at = Bytes::from(alloc::format!("{}", at.0));
                 self.set(*ino).fields.push(("ctime", at));
             }
+        }
+        Some(())
+    }
+
+    /// The blocks that a change is about are those of the contents.
+    fn holds(&mut self, ino: Ino) {
+        let data = self.volume.tree.get(ino).map_or(ino.0, |node| node.data.0);
+        self.word("holds");
+        self.key(Key::Inode(ino));
+        self.arg(decimal(ino.0));
+        self.arg(decimal(data));
+    }
+
+    fn zero(&mut self, ino: Ino, from: u64, to: u64) -> Option<()> {
+        let block = u64::from(self.volume.block);
+        let node = self.volume.tree.get(ino)?;
+        // Behind the end there is nothing.
+        let (data, to) = (node.data, to.min(node.size));
+        let mut at = from;
+        while at < to {
+            let (n, start) = (at / block, at % block);
+            let end = to.min((n + 1) * block);
+            let whole = start == 0 && end == (n + 1) * block;
+            self.word("zero");
+            self.key(Key::Block(data, n));
+            self.arg(if whole { Bytes::from_static(b"-1") } else { decimal(start) });
+            self.arg(decimal(end - at));
+            at = end;
+        }
+        Some(())
+    }
+
+    fn copy(&mut self, from: (Ino, u64), to: (Ino, u64), length: u64) -> Option<()> {
+        self.program.freeing = false;
+        let block = u64::from(self.volume.block);
+        let source = self.volume.tree.get(from.0)?.data;
+        let target = self.volume.tree.get(to.0)?.data;
+        let mut done = 0;
+        while done < length {
+            let (at, to_at) = (from.1 + done, to.1 + done);
+            let room = (block - at % block).min(block - to_at % block);
+            let piece = room.min(length - done);
+            self.word("copy");
+            self.key(Key::Block(source, at / block));
+            self.arg(decimal(at % block));
+            self.arg(decimal(piece));
+            self.key(Key::Block(target, to_at / block));
+            self.arg(decimal(to_at % block));
+            done += piece;
         }
         Some(())
     }

@@ -67,6 +67,8 @@ use tree::Tree;
 
 /// The longest file: sizes stay whole numbers in the scripts, whose numbers have 53 bits.
 const FILE_LIMIT: u64 = 1 << 50;
+/// The most bytes that one script copies.
+const MAX_COPY: u64 = 2 << 20;
 /// For how long a mount counts as alive without a sign of life. Longer than an operation may take,
 /// so that no commit is sent again whose token is forgotten.
 const LEASE: Duration = Duration::from_secs(90);
@@ -260,6 +262,8 @@ impl Layout for Volume {
             rename_ctime: true,
             append: true,
             locks: !self.options.read_only,
+            holes: true,
+            max_copy: MAX_COPY,
             ..Caps::LEAST
         }
     }

@@ -25,6 +25,8 @@ pub static LOOK: Script = script!("volume-look", "no-writes", "prelude", "look")
 pub static PAGE: Script = script!("volume-page", "no-writes", "prelude", "page");
 /// Lists the directories above one.
 pub static CHAIN: Script = script!("volume-chain", "no-writes", "prelude", "chain");
+/// Finds data and holes.
+pub static SEEK: Script = script!("volume-seek", "no-writes", "prelude", "seek");
 /// Figures of the volume and of the server.
 pub static FIGURES: Script = script!("volume-figures", "no-writes", "prelude", "figures");
 /// Applies a plan.
@@ -52,6 +54,7 @@ pub static ALL: [&Script; 13] = [
     &PAGE,
     &CHAIN,
     &FIGURES,
+    &SEEK,
     &COMMIT,
     &COMMIT_FREEING,
     &WRITE,

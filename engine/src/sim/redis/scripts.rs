@@ -51,6 +51,7 @@ static TWINS: &[(&str, Twin)] = &[
     ("volume-page", volume::page),
     ("volume-probe", volume::probe),
     ("volume-reap", volume::reap),
+    ("volume-seek", volume::seek),
     ("volume-write", volume::write),
     ("write", write::write),
     ("xattr", read::xattr),

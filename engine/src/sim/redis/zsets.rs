@@ -160,7 +160,9 @@ fn parse_bound(text: &Bytes) -> Result<(f64, bool), Reply> {
         Some(digits) => (digits, false),
         None => (&text[..], true),
     };
-    let value = parse_f64(digits).filter(|value| !value.is_nan()).ok_or_else(invalid)?;
+    // `strtod` takes nothing for 0.
+    let value = if digits.is_empty() { Some(0.0) } else { parse_f64(digits) };
+    let value = value.filter(|value| !value.is_nan()).ok_or_else(invalid)?;
     Ok((value, inclusive))
 }
 

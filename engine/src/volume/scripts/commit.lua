@@ -13,6 +13,7 @@
 --   parent i ino       the directory's parent is this one
 --   has x name yes     the extended attribute is there (1) or not (0)
 --   fits i size        the contents may get this long
+--   holds i ino data   the contents are those of this number
 --   room n             there may be n more inodes
 --   new i n field value ...    an inode, of n fields and values
 --   set i n field value ...    fields of an inode that exists, and its stamp
@@ -22,11 +23,14 @@
 --                              while somebody may have it open. If it is not larger than a
 --                              block, and the contents are these, b is all of them (0: no)
 --   size i ino size fresh      the contents' length; nothing left stands under a fresh number
+--   grow i ino size            the contents are at least so long
+--   zero b at n                n bytes of a block from `at` on are zeros; at -1: all of it
+--   copy b at n to_b to_at     n bytes of one block into another
 --   xset x name value  /  xdel x name
 -- Returns {'done'} when it was applied before; {'no', number of the check}; {'full'}; for
 -- contents that hold bytes beyond their end {'stale', size, stale, data}; or {'ok'}, then the
 -- former stamp of each inode at its first step, then for each drop {'grave'} or {'gone', data,
--- length to remove} and for each size {size, stale, data}.
+-- length to remove} and for each size or grow {size before, stale, data}.
 local i = 6
 local function arg() i = i + 1 return ARGV[i - 1] end
 local function key() return KEYS[tonumber(arg())] end
@@ -84,6 +88,10 @@ function checks.fits()
     failed = { 'full' }
   end
   return true
+end
+function checks.holds()
+  local n, ino, data = key(), arg(), arg()
+  return (call('HGET', n, 'data') or ino) == data
 end
 function checks.room()
   local more = tonumber(arg())
@@ -166,6 +174,39 @@ function changes.size()
     call('HSET', n, 'size', text(size))
   end
   results[#results + 1] = { text(was), text(stale), data }
+end
+function changes.grow()
+  local n, ino, size = key(), arg(), tonumber(arg())
+  local now = call('HMGET', n, 'size', 'stale', 'data')
+  local was, stale = tonumber(now[1]), tonumber(now[2] or 0)
+  if size > was then
+    call('HSET', n, 'size', text(size))
+    bytes = bytes + size - was
+  end
+  results[#results + 1] = { text(was), text(stale), now[3] or ino }
+end
+-- Zeros where there is something else; what ends before them goes on with zeros anyway.
+local function zero(b, at, n)
+  local len = call('STRLEN', b)
+  if at + n >= len and at < len then
+    call('SET', b, at > 0 and call('GETRANGE', b, 0, at - 1) or '')
+  elseif at < len then
+    call('SETRANGE', b, at, string.rep('\0', n))
+  end
+end
+function changes.zero()
+  local b, at, n = key(), tonumber(arg()), tonumber(arg())
+  if at < 0 then
+    call('DEL', b)
+  else
+    zero(b, at, n)
+  end
+end
+function changes.copy()
+  local b, at, n, to, to_at = key(), tonumber(arg()), tonumber(arg()), key(), tonumber(arg())
+  local some = call('GETRANGE', b, at, at + n - 1)
+  if #some > 0 then call('SETRANGE', to, to_at, some) end
+  if #some < n then zero(to, to_at + #some, n - #some) end
 end
 function changes.xset()
   local x, name, value = key(), arg(), arg()

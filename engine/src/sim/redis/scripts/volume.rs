@@ -301,6 +301,36 @@ pub(super) fn write(
     Ok(Reply::Array([text("ok"), length(new), Reply::Bulk(former)].into()))
 }
 
+/// `seek.lua`
+pub(super) fn seek(
+    s: &mut ScriptContext<'_>,
+    keys: &[Bytes],
+    args: &[Bytes],
+) -> Result<Reply, Reply> {
+    let [prefix, ino, block, from, want, steps] = args else { return Err(malformed("arguments")) };
+    let now = s.fields(nth(keys, 0)?, &["size", "data"])?;
+    let size = value(now.first())?;
+    let data = bulk(now.get(1)).unwrap_or_else(|| ino.clone());
+    let (block, from, steps) = (number(block)?.max(1), number(from)?, number(steps)?);
+    let answer = |n, at: i64| Reply::Array([Reply::Int(n), Reply::Bulk(decimal(at))].into());
+    let first = from / block;
+    for n in first..first.saturating_add(steps) {
+        let start = n.saturating_mul(block);
+        if start >= size {
+            return Ok(Reply::Array([Reply::Int(0)].into()));
+        }
+        let key = [&prefix[..], &data[..], b":", &decimal(n)[..], b"}"].concat();
+        let len = s.number("STRLEN", &[&Bytes::from(key)])?;
+        if &want[..] == b"d" && len > 0 && start + len > from {
+            return Ok(answer(1, start.max(from)));
+        }
+        if &want[..] == b"h" && len < block {
+            return Ok(answer(1, (start + len).max(from)));
+        }
+    }
+    Ok(answer(2, first.saturating_add(steps).saturating_mul(block)))
+}
+
 /// `clean.lua`
 pub(super) fn clean(
     s: &mut ScriptContext<'_>,

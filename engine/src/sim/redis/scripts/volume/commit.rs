@@ -158,6 +158,11 @@ impl<'a> Commit<'_, '_, 'a> {
                 self.fits(inode, size)?;
                 true
             }
+            b"holds" => {
+                let (inode, ino) = (self.key()?, self.arguments.arg()?);
+                let data = self.s.redis("HGET", &[inode, &Bytes::from_static(b"data")])?;
+                bulk(Some(&data)).as_ref().unwrap_or(ino) == self.arguments.arg()?
+            }
             b"room" => {
                 let more = self.arguments.number()?;
                 if self.most_inodes > 0 && self.used("inodes")? + more > self.most_inodes {
@@ -219,6 +224,31 @@ impl<'a> Commit<'_, '_, 'a> {
             }
             b"drop" => self.drop_inode()?,
             b"size" => self.size()?,
+            b"grow" => self.grow()?,
+            b"zero" => {
+                let (block, at) = (self.key()?, self.arguments.number()?);
+                let n = self.arguments.number()?;
+                if at < 0 {
+                    self.s.redis("DEL", &[block])?;
+                } else {
+                    self.zero(block, at, n)?;
+                }
+            }
+            b"copy" => {
+                let (block, at) = (self.key()?, self.arguments.number()?);
+                let n = self.arguments.number()?;
+                let (to, to_at) = (self.key()?, self.arguments.number()?);
+                let some =
+                    self.s.redis("GETRANGE", &[block, &decimal(at), &decimal(at + n - 1)])?;
+                let some = bulk(Some(&some)).unwrap_or_default();
+                let len = i64::try_from(some.len()).unwrap_or(i64::MAX);
+                if len > 0 {
+                    self.s.redis("SETRANGE", &[to, &decimal(to_at), &some])?;
+                }
+                if len < n {
+                    self.zero(to, to_at + len, n - len)?;
+                }
+            }
             b"xset" => {
                 let xattrs = self.key()?;
                 let (name, value) = (self.arguments.arg()?, self.arguments.arg()?);
@@ -268,6 +298,42 @@ impl<'a> Commit<'_, '_, 'a> {
         }
         let gone = [text("gone"), Reply::Bulk(data), Reply::Bulk(decimal(left))];
         self.results.push(Reply::Array(gone.into()));
+        Ok(())
+    }
+
+    fn grow(&mut self) -> Result<(), Reply> {
+        let (inode, ino) = (self.key()?, self.arguments.arg()?);
+        let size = self.arguments.number()?;
+        let now = self.s.fields(inode, &["size", "stale", "data"])?;
+        let (was, stale) = (value(now.first())?, value(now.get(1))?);
+        if size > was {
+            self.s.set(inode, &[("size", decimal(size))])?;
+            self.bytes += size - was;
+        }
+        let data = bulk(now.get(2)).unwrap_or_else(|| ino.clone());
+        let [was, stale] = [was, stale].map(|n| Reply::Bulk(decimal(n)));
+        self.results.push(Reply::Array([was, stale, Reply::Bulk(data)].into()));
+        Ok(())
+    }
+
+    fn zero(&mut self, block: &Bytes, at: i64, n: i64) -> Result<(), Reply> {
+        let len = self.s.number("STRLEN", &[block])?;
+        if at >= len {
+            return Ok(());
+        }
+        if at + n >= len {
+            let before = if at > 0 {
+                let zero = Bytes::from_static(b"0");
+                let kept = self.s.redis("GETRANGE", &[block, &zero, &decimal(at - 1)])?;
+                bulk(Some(&kept)).unwrap_or_default()
+            } else {
+                Bytes::new()
+            };
+            self.s.redis("SET", &[block, &before])?;
+        } else {
+            let zeros = alloc::vec![0; usize::try_from(n).unwrap_or(0)];
+            self.s.redis("SETRANGE", &[block, &decimal(at), &Bytes::from(zeros)])?;
+        }
         Ok(())
     }
 
