@@ -1,0 +1,32 @@
+//! Real mounts of a volume on a real redis-server, by one mount and by two: locks, appends, and
+//! the programs that lean on them.
+
+#[cfg(test)]
+mod locks;
+#[cfg(test)]
+#[path = "../live/mount.rs"]
+#[allow(dead_code, reason = "the tests of the keyspace use all of it, this program a part")]
+mod mount;
+#[cfg(test)]
+mod programs;
+#[cfg(test)]
+#[path = "../live/resp.rs"]
+#[allow(dead_code, reason = "the tests of the keyspace use all of it, this program a part")]
+mod resp;
+#[cfg(test)]
+#[path = "../live/server.rs"]
+#[allow(dead_code, reason = "the tests of the keyspace use all of it, this program a part")]
+mod server;
+#[cfg(test)]
+#[path = "../live/shell.rs"]
+#[allow(dead_code, reason = "the tests of the keyspace use all of it, this program a part")]
+mod shell;
+
+/// Makes a volume and returns what to mount.
+#[cfg(test)]
+#[track_caller]
+fn volume(server: &server::Server) -> String {
+    let url = format!("{}?volume=test", server.url());
+    mount::dbmount(&["format", &url]).ok();
+    url
+}
