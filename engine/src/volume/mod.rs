@@ -264,7 +264,6 @@ impl Layout for Volume {
             locks: !self.options.read_only,
             holes: true,
             max_copy: MAX_COPY,
-            ..Caps::LEAST
         }
     }
 

@@ -47,7 +47,7 @@ pub static REAP: Script = script!("volume-reap", "allow-oom", "prelude", "reap")
 pub static PROBE: Script = script!("volume-probe", "", "probe");
 
 /// All of them, for loading at connect.
-pub static ALL: [&Script; 13] = [
+pub static ALL: [&Script; 14] = [
     &FORMAT,
     &ENTER,
     &LOOK,
