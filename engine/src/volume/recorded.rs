@@ -21,8 +21,10 @@ impl Recorded for Volume {
             Command::Plain(args) if args[0] == "SETRANGE" => args[3] = zeros(args[3].len()),
             Command::Plain(args) if args[0] == "SET" => args[2] = zeros(args[2].len()),
             Command::Script { script, args, .. } if *script == &scripts::WRITE => {
-                // Block, place and data in turn, after what describes the file.
-                for data in args.iter_mut().skip(WRITE_HEAD + 2).step_by(3) {
+                // Block, place and data in turn, after what describes the file; of what is put
+                // behind it, after the token too.
+                let head = WRITE_HEAD + if args[0] == "a" { 2 } else { 0 };
+                for data in args.iter_mut().skip(head + 2).step_by(3) {
                     *data = zeros(data.len());
                 }
             }
