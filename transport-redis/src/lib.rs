@@ -5,6 +5,8 @@
 //! the engine calls [`Transport::submit`], which never blocks, from any thread; what comes back
 //! is given to a [`Sink`] by the connections' own threads.
 
+#[doc(hidden)]
+pub mod fuzz;
 pub mod resp;
 
 mod handshake;

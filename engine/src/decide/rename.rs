@@ -53,6 +53,8 @@ fn replace(
         let refused = match (is_dir, target.kind == Kind::Dir) {
             (true, false) => Some(Errno::ENOTDIR),
             (false, true) => Some(Errno::EISDIR),
+            // Its parent holds at least itself, also where the layout counts what is left.
+            (true, true) if target.ino == from.0 => Some(Errno::ENOTEMPTY),
             (true, true) if !view.empty_enough(target.ino)? => Some(Errno::ENOTEMPTY),
             _ => None,
         };

@@ -23,6 +23,7 @@ mod keyspace;
 mod net;
 mod programs;
 mod site;
+mod tape;
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -34,6 +35,7 @@ use crate::engine::Engine;
 use crate::errno::Errno;
 use crate::id::{Lane, OpId};
 use crate::op::{Request, Response};
+use crate::replay::Recipe;
 use crate::sim::generate::Random;
 use crate::time::{Duration, Mono, Now, Wall};
 
@@ -44,6 +46,8 @@ pub use kernel::{CALLER, Fs};
 pub use keyspace::Keyspace;
 use net::Wire;
 pub use site::{BackendOf, ClientId, CommandOf, ReplyOf, Server, Site};
+use tape::Tape;
+pub use tape::Tapes;
 
 /// Steps after which something is taken to go on for ever.
 const STEPS: usize = 200_000;
@@ -102,6 +106,7 @@ pub struct World<S: Site> {
     random: Random,
     mounts: Vec<Mount<S>>,
     clients: u64,
+    tapes: Tapes<S::Layout>,
 }
 
 /// One engine, the kernel before it and the connections behind it.
@@ -109,6 +114,7 @@ pub struct World<S: Site> {
 struct Mount<S: Site> {
     setup: Setup<S>,
     engine: Engine<S::Layout>,
+    tape: Tape<S::Layout>,
     wires: BTreeMap<Lane, Wire<BackendOf<S>>>,
     kernel: Kernel,
     next_op: u64,
@@ -150,16 +156,18 @@ impl<S: Site> World<S> {
             random: Random(seed),
             mounts: Vec::new(),
             clients: FOREIGN.0 + 1,
+            tapes: Tapes::default(),
         }
     }
 
     /// Mounts the server once more. Mounts are numbered from 0.
     pub fn mount(&mut self, setup: &Setup<S>) -> usize {
-        let engine = self.engine(setup);
+        let (engine, tape) = self.engine(setup);
         let at = self.mounts.len();
         self.mounts.push(Mount {
             setup: setup.clone(),
             engine,
+            tape,
             wires: BTreeMap::new(),
             kernel: Kernel::new(setup.kernel_caches),
             next_op: 1,
@@ -175,9 +183,16 @@ impl<S: Site> World<S> {
         at
     }
 
-    fn engine(&mut self, setup: &Setup<S>) -> Engine<S::Layout> {
-        let layout = S::layout(&setup.options, self.now);
-        Engine::new(setup.config.clone(), layout, self.random.next(), self.now)
+    /// A new engine, and what it does from now on.
+    fn engine(&mut self, setup: &Setup<S>) -> (Engine<S::Layout>, Tape<S::Layout>) {
+        let (config, options) = (setup.config.clone(), setup.options.clone());
+        let recipe = Recipe { config, options, seed: self.random.next(), now: self.now };
+        (recipe.engine(), self.tapes.begin(&recipe))
+    }
+
+    /// Records what every mount does that is mounted from now on.
+    pub fn record(&mut self, tapes: &Tapes<S::Layout>) {
+        self.tapes = tapes.share();
     }
 
     fn attach(&mut self, at: usize) {
@@ -218,9 +233,9 @@ impl<S: Site> World<S> {
             self.drop_wire(at, lane);
         }
         let setup = self.mounts[at].setup.clone();
-        let engine = self.engine(&setup);
+        let (engine, tape) = self.engine(&setup);
         let mount = &mut self.mounts[at];
-        mount.engine = engine;
+        (mount.engine, mount.tape) = (engine, tape);
         mount.kernel = Kernel::new(setup.kernel_caches);
         mount.pending.clear();
         mount.answers.clear();
@@ -489,8 +504,11 @@ impl<S: Site> World<S> {
     fn input(&mut self, at: usize, input: Input<BackendOf<S>>) {
         let now = self.now;
         let mount = &mut self.mounts[at];
+        mount.tape.input(now, &input);
         mount.engine.handle(now, input);
-        while let Some(output) = mount.engine.poll() {
+        let outputs: Vec<_> = core::iter::from_fn(|| mount.engine.poll()).collect();
+        mount.tape.outputs(&outputs);
+        for output in outputs {
             match output {
                 Output::Submit(batch) => {
                     assert!(!batch.commands.is_empty(), "an empty batch");

@@ -4,6 +4,7 @@
 //! The servers execute the same commands the transports would send and are plain data: cloned,
 //! printed and stepped like the engine itself.
 
+pub mod fuzz;
 pub mod generate;
 pub mod harness;
 pub mod model;

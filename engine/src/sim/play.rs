@@ -14,11 +14,12 @@ mod storm;
 mod together;
 
 use alloc::collections::BTreeMap;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::layout::Layout;
 use crate::sim::generate::{Random, Swarm};
-use crate::sim::harness::{CALLER, CommandOf, Setup, Site, Weather, World};
+use crate::sim::harness::{CALLER, CommandOf, Setup, Site, Tapes, Weather, World};
 use crate::sim::model::Model;
 use crate::sim::ops::{Executor, ModelReply, Op, Outcome, Path, Summary};
 use crate::time::{Duration, Wall};
@@ -57,6 +58,8 @@ pub struct Stage<S: Site> {
     pub every: usize,
     /// It is looked at in a copy of the world, so that looking changes nothing.
     pub aside: bool,
+    /// What the mounts do; a copy of the stage records nothing.
+    pub tapes: Tapes<S::Layout>,
 }
 
 impl<S: Site> Stage<S> {
@@ -66,7 +69,8 @@ impl<S: Site> Stage<S> {
         let kernel_caches = seed.is_multiple_of(3);
         let setups = alloc::vec![Setup { kernel_caches, ..Setup::default() }];
         let every = 1 + (seed % 4) as usize;
-        Stage { seed, weather, setups, every, aside: seed.is_multiple_of(2) }
+        let aside = seed.is_multiple_of(2);
+        Stage { seed, weather, setups, every, aside, tapes: Tapes::default() }
     }
 
     /// The same with several mounts; the kernel before every other one caches.
@@ -85,6 +89,7 @@ impl<S: Site> Stage<S> {
     #[must_use]
     pub fn world(&self) -> World<S> {
         let mut world = World::new(self.seed, self.weather);
+        world.record(&self.tapes);
         for setup in &self.setups {
             world.mount(setup);
         }
@@ -182,4 +187,18 @@ pub fn without_time(reply: ModelReply) -> ModelReply {
         }
         other => other,
     }
+}
+
+/// A step in one line for people: runs of the same number in short, and the rest cut off.
+#[must_use]
+pub fn brief(text: &str, len: usize) -> String {
+    let mut short: Vec<&str> = Vec::new();
+    let mut run = 0;
+    for piece in text.split_inclusive([' ', 'L', 'M', 't', '/']) {
+        run = if short.last() == Some(&piece) { run + 1 } else { 0 };
+        if run < 4 {
+            short.push(piece);
+        }
+    }
+    short.concat().chars().take(len).collect()
 }

@@ -4,9 +4,9 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
-use dbmount_engine::sim::harness::{Keyspace, Site};
+use dbmount_engine::sim::harness::{Keyspace, Site, Tapes};
 use dbmount_engine::sim::ops::shrink;
-use dbmount_engine::sim::play;
+use dbmount_engine::sim::play::{self, brief};
 
 pub(crate) type World = dbmount_engine::sim::harness::World<Keyspace>;
 pub(crate) type Setup = dbmount_engine::sim::harness::Setup<Keyspace>;
@@ -19,7 +19,8 @@ pub(crate) fn check<S: Site>(
     steps: Vec<play::Step<S>>,
     fails: impl Fn(&play::Stage<S>, &[play::Step<S>]) -> Option<String>,
 ) {
-    let fails = |steps: &[play::Step<S>]| quietly(|| fails(stage, steps));
+    let play = &fails;
+    let fails = |steps: &[play::Step<S>]| quietly(|| play(stage, steps));
     if fails(&steps).is_none() {
         return;
     }
@@ -27,26 +28,33 @@ pub(crate) fn check<S: Site>(
     let why = fails(&steps).unwrap_or_else(|| String::from("(not again)"));
     let lines: Vec<String> = steps.iter().map(|step| brief(&format!("{step:?}"), 240)).collect();
     let why = brief(&why, 1000);
+    let logs = logs(stage, |stage| {
+        // Played once more, on tape.
+        let _ = quietly(|| play(stage, &steps));
+    });
     let play::Stage { seed, weather, every, aside, .. } = stage;
     let caches = stage.setups.iter().any(|setup| setup.kernel_caches);
     panic!(
         "{}, seed {seed}: {why}\nafter {lines:#?}\nin {weather:?}, looked at after every {every} steps \
-         (in a copy: {aside}), kernel caches: {caches}",
+         (in a copy: {aside}), kernel caches: {caches}\nsee what the engines did with\n{logs}",
         S::NAME,
     );
 }
 
-/// Runs of the same letter or number in short, and the rest cut off.
-fn brief(text: &str, len: usize) -> String {
-    let mut short: Vec<&str> = Vec::new();
-    let mut run = 0;
-    for piece in text.split_inclusive([' ', 'L', 'M', 't', '/']) {
-        run = if short.last() == Some(&piece) { run + 1 } else { 0 };
-        if run < 4 {
-            short.push(piece);
+/// What the mounts of a stage do, in files for `dbmount replay`; how to look at them.
+fn logs<S: Site>(stage: &play::Stage<S>, play: impl FnOnce(&play::Stage<S>)) -> String {
+    let stage = play::Stage { tapes: Tapes::recording(true), ..stage.clone() };
+    play(&stage);
+    let dir = std::env::temp_dir();
+    let lines = stage.tapes.logs().into_iter().enumerate().map(|(n, log)| {
+        let layout = S::NAME.replace(' ', "-");
+        let file = dir.join(format!("dbmount-{layout}-seed{}-{}.log", stage.seed, n + 1));
+        match std::fs::write(&file, log) {
+            Ok(()) => format!("  dbmount replay --trace {}\n", file.display()),
+            Err(why) => format!("  {} could not be written: {why}\n", file.display()),
         }
-    }
-    short.concat().chars().take(len).collect()
+    });
+    lines.collect()
 }
 
 /// A panic is a failure like any other, and prints nothing: shrinking meets it many times.

@@ -15,4 +15,5 @@ mod round_trips;
 mod round_trips_bucket;
 mod shared;
 mod storm;
+mod tapes;
 mod volume;

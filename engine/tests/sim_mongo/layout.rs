@@ -77,10 +77,6 @@ impl<const SET: bool> Site for Recorded<SET> {
         Bucket::options()
     }
 
-    fn layout(options: &Options, now: Now) -> GridFs {
-        Bucket::layout(options, now)
-    }
-
     fn subscribe(server: &mut Recorder, now: Now, client: ClientId, setup: &Setup<Self>) -> bool {
         let command = change_stream(&setup.options.db, &setup.options.files());
         server.sim.watch(now, client.into(), &command)

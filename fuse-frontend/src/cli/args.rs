@@ -90,6 +90,16 @@ Examples:
 Exit status: 0 everything came out as recorded, 1 it did not or the log cannot be read, 2 wrong
 usage. A log that was torn by a crash is played up to the tear.";
 
+const SELFTEST_EXAMPLES: &str = "\
+Examples:
+  dbmount selftest --layout gridfs
+  dbmount selftest --layout volume --seeds 1000000 --seed 7000000
+
+Nothing outside this process is touched. A failure is told with its seed, the shortest sequence of
+steps that shows it, and logs for `dbmount replay`.
+
+Exit status: 0 nothing was wrong, 1 something was, 2 wrong usage.";
+
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(name = "dbmount", version, about = ABOUT, after_help = EXAMPLES)]
@@ -114,6 +124,10 @@ pub(super) enum Command {
     /// Play a recorded session again, without a server, and compare what comes of it
     #[command(after_help = REPLAY_EXAMPLES)]
     Replay(ReplayArgs),
+    /// Play random operations, accidents and crashes on a simulated server, and compare with what
+    /// POSIX says
+    #[command(after_help = SELFTEST_EXAMPLES)]
+    Selftest(SelftestArgs),
     /// The process that serves a mount; started by `mount`, which hands it everything on its
     /// standard input. The arguments only say in `ps` what it serves.
     #[command(hide = true)]
@@ -290,6 +304,33 @@ pub(super) struct ReplayArgs {
     /// Stop after so many inputs
     #[arg(long, value_name = "N")]
     pub until: Option<u64>,
+}
+
+/// `dbmount selftest`.
+#[derive(Clone, Debug, Args)]
+pub(super) struct SelftestArgs {
+    /// What to play on
+    #[arg(long, value_enum)]
+    pub layout: SelftestLayout,
+    /// How many seeds to play
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub seeds: u64,
+    /// The first seed
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+}
+
+/// What a selftest plays on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum SelftestLayout {
+    /// A Redis keyspace
+    Keys,
+    /// A GridFS bucket on a replica set
+    Gridfs,
+    /// A GridFS bucket on a standalone server
+    GridfsStandalone,
+    /// A volume in Redis
+    Volume,
 }
 
 /// Where attributes are kept that the server has no place for.

@@ -5,6 +5,7 @@ mod format;
 mod mount;
 pub mod options;
 mod replay;
+mod selftest;
 mod umount;
 
 use std::ffi::OsString;
@@ -61,6 +62,7 @@ pub fn run(opener: &impl Opener, arguments: impl IntoIterator<Item = OsString>) 
         Command::Format(args) => format::run(opener, &args),
         Command::Umount(args) => umount::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Selftest(args) => selftest::run(&args),
         Command::Serve { .. } => return serve(opener),
     };
     finish(done, call.helper)

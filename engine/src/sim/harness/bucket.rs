@@ -69,10 +69,6 @@ impl Site for Bucket {
         options()
     }
 
-    fn layout(options: &Options, now: Now) -> GridFs {
-        GridFs::new(options.clone(), now)
-    }
-
     fn subscribe(
         server: &mut mongo::Server,
         now: Now,
@@ -102,10 +98,6 @@ impl Site for LoneBucket {
 
     fn options() -> Options {
         options()
-    }
-
-    fn layout(options: &Options, now: Now) -> GridFs {
-        GridFs::new(options.clone(), now)
     }
 
     fn subscribe(

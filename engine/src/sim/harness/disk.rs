@@ -39,10 +39,6 @@ impl Site for Disk {
         Options { format: Some(format), ..Options::new(keys) }
     }
 
-    fn layout(options: &Options, _now: Now) -> Volume {
-        Volume::new(options.clone())
-    }
-
     /// What a mount wants to hear of, as the frontend chooses it.
     fn subscribe(
         server: &mut redis::Server,

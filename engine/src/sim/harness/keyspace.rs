@@ -64,10 +64,6 @@ impl Site for Keyspace {
         Options { uid: CALLER.uid, gid: CALLER.gid, ..Options::default() }
     }
 
-    fn layout(options: &Options, now: Now) -> Keys {
-        Keys::new(options.clone(), now)
-    }
-
     /// The prefixes a mount wants to hear of, as the frontend chooses them.
     fn subscribe(
         server: &mut redis::Server,

@@ -7,6 +7,7 @@ use core::fmt::Debug;
 use crate::backend::Backend;
 use crate::contract::Batch;
 use crate::layout::Layout;
+use crate::replay::Recorded;
 use crate::time::Now;
 
 use super::Setup;
@@ -49,7 +50,7 @@ pub trait Server: Clone + Debug {
 /// A layout on its server.
 pub trait Site: Clone + Debug + 'static {
     /// The layout.
-    type Layout: Layout;
+    type Layout: Recorded<Options = Self::Options>;
     /// How the layout is mounted. The default is what most plays are played with.
     type Options: Clone + Debug;
     /// Where it is kept.
@@ -68,7 +69,9 @@ pub trait Site: Clone + Debug + 'static {
     fn options() -> Self::Options;
 
     /// The layout of a new mount.
-    fn layout(options: &Self::Options, now: Now) -> Self::Layout;
+    fn layout(options: &Self::Options, now: Now) -> Self::Layout {
+        Self::Layout::with(options.clone(), now)
+    }
 
     /// Sets up the connection on which the server speaks unasked, as the frontend does. Returns
     /// whether it will.
