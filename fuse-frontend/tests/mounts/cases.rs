@@ -320,7 +320,7 @@ fn a_dead_mount_is_taken_over(place: &Place) {
     child.wait().unwrap();
     assert_eq!(fs::metadata(&place.point).unwrap_err().raw_os_error(), Some(107), "ENOTCONN");
     let said = place.mount(&[]);
-    assert!(said.contains("took over") && said.contains("a dead mount of mem:keys"), "{said}");
+    assert!(said.contains("took over") && said.contains("a dead mount of mem:volume"), "{said}");
     fs::write(place.at("f"), "alive").unwrap();
 
     // And `umount` takes away one that nobody takes over.
