@@ -21,6 +21,8 @@
 //! | [`scripts`] | the server-side scripts |
 //! | [`tool`] | procedures over the whole volume: |
 //! | [`fsck`] | checking and mending |
+//! | [`gc`] | reclaiming at once |
+//! | [`info`] | figures |
 
 mod append;
 mod attach;
@@ -29,6 +31,8 @@ mod commit;
 mod data;
 mod facts;
 pub mod fsck;
+pub mod gc;
+pub mod info;
 pub mod key;
 mod list;
 mod live;

@@ -14,9 +14,9 @@ use crate::id::Ino;
 use crate::op::{Attr, Kind};
 use crate::time::Wall;
 use crate::volume::FILE_LIMIT;
-use crate::volume::key::{DataId, Key, Keyspace, MountId, number};
+use crate::volume::key::{DataId, Key, Keyspace, number};
 use crate::volume::record::{Inode, Member, Stamp, Super};
-use crate::volume::tool::{Tool, superblock};
+use crate::volume::tool::{Sessions, Tool, hmget, scored, superblock, whole};
 
 use super::survey::{Entry, Node, Survey};
 
@@ -88,22 +88,12 @@ impl Gather {
         let word = |text: &'static str| Bytes::from_static(text.as_bytes());
         let decimal = |n: u64| Bytes::from(format!("{n}"));
         let key = |key: Key| self.keys.key(key);
-        let fields = |key: Bytes, names: &[&'static str]| {
-            let head = [word("HMGET"), key];
-            Command::plain(head.into_iter().chain(names.iter().map(|name| word(name))))
-        };
         match ask {
-            Ask::Super => fields(key(Key::Super), &Super::FIELDS),
+            Ask::Super => hmget(key(Key::Super), &Super::FIELDS),
             Ask::Time => Command::plain(["TIME"]),
             Ask::DbSize => Command::plain(["DBSIZE"]),
-            Ask::Usage => fields(key(Key::Usage), &USAGE),
-            Ask::Sessions => Command::plain([
-                word("ZRANGE"),
-                key(Key::Sessions),
-                word("0"),
-                word("-1"),
-                word("WITHSCORES"),
-            ]),
+            Ask::Usage => hmget(key(Key::Usage), &USAGE),
+            Ask::Sessions => Sessions::ask(&self.keys),
             Ask::Scan(pattern, cursor) => {
                 let start = match pattern {
                     Pattern::Records => self.keys.prefix(),
@@ -117,7 +107,7 @@ impl Gather {
             Ask::Inode(ino) => {
                 let names: Vec<&'static str> =
                     Inode::FIELDS.into_iter().chain(["target"]).collect();
-                fields(key(Key::Inode(*ino)), &names)
+                hmget(key(Key::Inode(*ino)), &names)
             }
             Ask::Dir(ino, from) => Command::plain([
                 word("ZRANGE"),
@@ -166,23 +156,16 @@ impl Gather {
                     Ask::Scan(Pattern::Blocks, start()),
                 ]);
             }
-            Ask::Time => {
-                let parts = [0, 1].map(|at| text(at).and_then(number).unwrap_or(0));
-                self.survey.time = parts[0].saturating_mul(1000).saturating_add(parts[1] / 1000);
-            }
+            Ask::Time => self.survey.sessions.time = Sessions::read(None, Some(reply)).time,
             Ask::DbSize => self.total = reply.as_int().and_then(|n| n.try_into().ok()).unwrap_or(0),
             Ask::Usage => {
                 self.survey.usage = [0, 1, 2, 3].map(|at| text(at).and_then(number));
             }
             Ask::Sessions => {
-                for (member, score) in scored(items) {
-                    let (member, until) = (member.as_bytes().unwrap_or_default(), whole(score));
-                    match (number(member), until) {
-                        (Some(mount), Some(until)) => {
-                            self.survey.sessions.insert(MountId(mount), until);
-                        }
-                        _ => self.litter(Key::Sessions, member),
-                    }
+                let time = self.survey.sessions.time;
+                self.survey.sessions = Sessions { time, ..Sessions::read(Some(reply), None) };
+                for member in core::mem::take(&mut self.survey.sessions.litter) {
+                    self.survey.litter.push((Key::Sessions, member));
                 }
             }
             Ask::Scan(pattern, _) => self.scanned(pattern, items),
@@ -381,25 +364,6 @@ impl Tool for Gather {
 
 /// The fields of `usage`, in the order of [`Survey::usage`].
 pub(super) const USAGE: [&str; 4] = ["inodes", "bytes", "ino", "mount"];
-
-/// Members and scores: RESP2 has them in turn, RESP3 in pairs.
-fn scored(items: &[Reply]) -> Vec<(&Reply, &Reply)> {
-    let flat: Vec<&Reply> = items
-        .iter()
-        .flat_map(|it| {
-            it.as_array().map_or_else(|| core::slice::from_ref(it).iter(), <[Reply]>::iter)
-        })
-        .collect();
-    flat.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect()
-}
-
-/// A score that is a whole number.
-fn whole(reply: &Reply) -> Option<u64> {
-    let text = core::str::from_utf8(reply.as_bytes()?).ok()?;
-    let score: f64 = text.parse().ok()?;
-    // As far as doubles are exact.
-    ((0.0..9e15).contains(&score) && (score as u64) as f64 == score).then_some(score as u64)
-}
 
 /// An inode from fields of which some may be wrong; and which those are.
 fn lenient(ino: Ino, values: &[Reply]) -> (Inode, Vec<&'static str>) {

@@ -424,7 +424,7 @@ impl Judge<'_> {
                 self.find(None, key(ino), what, Some(Vec::from([fix])));
             }
         }
-        let gone = |mount: &&MountId| !self.survey.sessions.contains_key(mount);
+        let gone = |mount: &&MountId| !self.survey.sessions.leases.contains_key(mount);
         let held: Vec<MountId> = self.survey.held.iter().filter(gone).copied().collect();
         let tokens: Vec<MountId> = self.survey.tokens.iter().filter(gone).copied().collect();
         let locked: Vec<MountId> = self.survey.locked.iter().filter(gone).copied().collect();
@@ -448,7 +448,7 @@ impl Judge<'_> {
         let bytes = self.survey.inodes.values().map(|node| node.inode.attr);
         let bytes = bytes.filter(|attr| attr.kind == Kind::File);
         let bytes = bytes.fold(0u64, |sum, attr| sum.saturating_add(attr.size));
-        let mounts = self.survey.sessions.keys().map(|mount| mount.0);
+        let mounts = self.survey.sessions.leases.keys().map(|mount| mount.0);
         let mounts = mounts.filter(|n| *n < NUMBERS).max().unwrap_or(0);
         let exact = |have: Option<u64>, want| have == Some(want);
         let least = |have: Option<u64>, want| have.is_some_and(|n| n >= want && n < NUMBERS);
@@ -500,11 +500,9 @@ impl Judge<'_> {
         let findings = findings.collect();
         let attrs = || self.survey.inodes.values().map(|node| node.inode.attr);
         let files = attrs().filter(|attr| attr.kind == Kind::File);
-        let time = self.survey.time;
-        let live = self.survey.sessions.iter().filter(|(_, until)| **until > time);
         Report {
             findings,
-            mounts: live.map(|(mount, _)| *mount).collect(),
+            mounts: self.survey.sessions.alive().collect(),
             inodes: self.survey.inodes.len() as u64,
             dirs: attrs().filter(|attr| attr.kind == Kind::Dir).count() as u64,
             bytes: files.fold(0, |sum: u64, attr| sum.saturating_add(attr.size)),

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::id::Ino;
 use crate::volume::key::{DataId, Key, MountId};
 use crate::volume::record::{Inode, Member, Super};
+use crate::volume::tool::Sessions;
 
 /// All records of a volume but the contents themselves. About 200 bytes an inode beside its names,
 /// and 32 bytes for each file's contents.
@@ -16,12 +17,10 @@ use crate::volume::record::{Inode, Member, Super};
 pub(super) struct Survey {
     /// The superblock; there always is one.
     pub(super) superblock: Option<Super>,
-    /// The server's time, in milliseconds since the epoch.
-    pub(super) time: u64,
     /// Of `usage`: `inodes`, `bytes`, `ino`, `mount`; `None` for what is no number.
     pub(super) usage: [Option<u64>; 4],
-    /// When the mounts' leases end, in milliseconds.
-    pub(super) sessions: BTreeMap<MountId, u64>,
+    /// The mounts, and the server's time.
+    pub(super) sessions: Sessions,
     /// The inodes.
     pub(super) inodes: BTreeMap<Ino, Node>,
     /// Inodes and directories whose keys hold something else: nothing is concluded from them.
