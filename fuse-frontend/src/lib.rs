@@ -12,6 +12,7 @@
 //! | [`record`] | `--record`: the session written to a file as it happens |
 //! | [`invalidate`] | what the kernel is told to forget |
 //! | [`interrupts`], [`process`] | signals to those who wait for a lock; what `/proc` tells of them |
+//! | [`tool`] | checks and other procedures over a volume that is not mounted |
 //! | [`sim`], [`redis`] | the transport of `mem:` mounts; real connections to Redis |
 
 pub mod adapter;
@@ -35,3 +36,4 @@ pub mod session;
 pub mod sim;
 pub mod source;
 pub mod terminal;
+pub mod tool;

@@ -166,7 +166,9 @@ impl<T: Tool + Send + 'static> Machine for Running<T> {
     }
 
     fn progress(&self) -> Progress {
-        self.tool.as_ref().map_or(Progress { finished: true, ..Progress::default() }, Tool::progress)
+        self.tool
+            .as_ref()
+            .map_or(Progress { finished: true, ..Progress::default() }, Tool::progress)
     }
 }
 

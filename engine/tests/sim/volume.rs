@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use dbmount_engine::sim::harness::{Disk, Weather};
+use dbmount_engine::Wall;
+use dbmount_engine::sim::harness::{Disk, Setup, Weather, World};
+use dbmount_engine::sim::ops::{Executor, How, Op, Outcome, Path, Slot};
 use dbmount_engine::sim::play::{
     Stage, Step, against_model, as_one, in_a_storm, interspersed, operations, turns,
 };
@@ -77,4 +79,26 @@ fn two_mounts_are_one_filesystem() {
         let steps = turns(&stage, 120, |_| None).into_iter().flat_map(moment).collect();
         check(&stage, steps, as_one);
     }
+}
+
+/// A mount that left took away what another had open, before that could say so.
+#[test]
+fn what_another_mount_has_open_outlives_who_removed_it() {
+    let mut world: World<Disk> = World::new(1, Weather::CALM);
+    let (keeper, leaver) = (world.mount(&Setup::default()), world.mount(&Setup::default()));
+    let how = How { create: Some(0o600), write: true, ..How::default() };
+    let (slot, path) = (Slot(0), Path::parse("file"));
+    let write = Op::Write { slot, offset: 0, data: b"kept".to_vec() };
+    for op in [Op::Open { slot, path: path.clone(), how }, write, Op::Fsync { slot }] {
+        world.fs(keeper).run(&op, Wall(1)).expect("it can be written");
+    }
+    world.settle();
+    world.fs(leaver).run(&Op::Unlink { path }, Wall(2)).expect("it can be removed");
+    world.remount(leaver);
+    world.settle();
+    let read = world.fs(keeper).run(&Op::Read { slot, offset: 0, len: 9 }, Wall(3));
+    assert_eq!(read, Ok(Outcome::Data(b"kept".to_vec())), "POSIX: until the last close");
+    world.fs(keeper).close_all();
+    world.sleep(Duration::from_secs(300));
+    assert_eq!(world.inspect(), None);
 }

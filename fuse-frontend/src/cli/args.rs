@@ -74,6 +74,17 @@ noeviction); see `--force`. The root of the volume belongs to whoever makes it.
 
 Exit status: 0 made, 1 failed, 2 wrong usage.";
 
+const FSCK_HELP: &str = "\
+Reads every record of the volume, not the contents, and names all that does not fit together: the
+path, what is wrong, and the key. Nothing is changed without --repair.
+
+Examples:
+  dbmount fsck redis://127.0.0.1/0?volume=home
+  dbmount fsck --repair unix:///run/redis/redis.sock?volume=home
+
+Exit status, as of fsck(8): 0 clean, 1 mended, 4 something is left, 8 it could not be checked,
+16 wrong usage.";
+
 const UMOUNT_EXAMPLES: &str = "\
 Examples:
   dbmount umount /mnt/redis
@@ -118,6 +129,16 @@ pub(super) enum Command {
     /// Make a volume on a Redis server
     #[command(after_help = FORMAT_EXAMPLES)]
     Format(FormatArgs),
+    /// Check a volume, and with --repair mend it; nothing may have it mounted then
+    #[command(after_help = FSCK_HELP)]
+    Fsck(FsckArgs),
+    /// Remove at once what mounts of a volume remove in the background
+    #[command(after_help = "What deleted and rewritten files left is removed by every mount, a \
+        little at a time; this does it now, and may be stopped and run again.\n\
+        Exit status: 0 done, 1 failed, 2 wrong usage.")]
+    Gc(VolumeArgs),
+    /// Tell how a volume was made, how full it is, and who has it mounted
+    Info(InfoArgs),
     /// Unmount a directory
     #[command(alias = "unmount", after_help = UMOUNT_EXAMPLES)]
     Umount(UmountArgs),
@@ -291,6 +312,43 @@ pub(super) struct FormatArgs {
     #[arg(long, value_name = "SECS", default_value_t = 30,
           value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub timeout: u32,
+}
+
+/// Which volume, for commands that are done to one.
+#[derive(Clone, Debug, Args)]
+pub(super) struct VolumeArgs {
+    /// Which: `redis://HOST[:PORT][/DB]?volume=NAME`, `unix:///PATH?db=DB&volume=NAME`
+    pub source: String,
+    /// Read the password from the first line of this file
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// How long the server may take for an answer
+    #[arg(long, value_name = "SECS", default_value_t = 30,
+          value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub timeout: u32,
+}
+
+/// `dbmount fsck`.
+#[derive(Clone, Debug, Args)]
+pub(super) struct FsckArgs {
+    #[command(flatten)]
+    pub volume: VolumeArgs,
+    /// Mend what can be mended without losing contents; what has no name goes to /lost+found
+    #[arg(long)]
+    pub repair: bool,
+    /// Mend although a mount seems to be alive
+    #[arg(long, requires = "repair")]
+    pub force: bool,
+}
+
+/// `dbmount info`.
+#[derive(Clone, Debug, Args)]
+pub(super) struct InfoArgs {
+    #[command(flatten)]
+    pub volume: VolumeArgs,
+    /// As one JSON object, in bytes and nanoseconds
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `dbmount replay`.

@@ -7,6 +7,7 @@ pub mod options;
 mod replay;
 mod selftest;
 mod umount;
+mod volume;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -60,6 +61,9 @@ pub fn run(opener: &impl Opener, arguments: impl IntoIterator<Item = OsString>) 
         Command::Mount(_) if call.fake => Ok(()),
         Command::Mount(args) => mount::run(opener, &args, call.arguments),
         Command::Format(args) => format::run(opener, &args),
+        Command::Fsck(args) => return volume::fsck(&args),
+        Command::Gc(args) => volume::gc(&args),
+        Command::Info(args) => volume::info(&args),
         Command::Umount(args) => umount::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Selftest(args) => selftest::run(&args),

@@ -66,8 +66,7 @@ impl Place {
         let connections = crate::redis::volume_options(&options);
         let mut bar = Bar { doing, bar: None };
         let endpoint = self.endpoint.clone();
-        let ended =
-            crate::tool::run(endpoint, connections, tool, self.timeout, |it| bar.show(it));
+        let ended = crate::tool::run(endpoint, connections, tool, self.timeout, |it| bar.show(it));
         bar.end();
         ended.map_err(|line| Failure::Failed(format!("{}: {line}", self.shown)))
     }
@@ -209,7 +208,11 @@ pub(super) fn info(args: &InfoArgs) -> Result<(), Failure> {
     let Some(figures) = figures else {
         return Err(Failure::Failed(format!("{}: no answer", place.shown)));
     };
-    if args.json { json(&place, &figures) } else { table(&place, &figures) }
+    if args.json {
+        json(&place, &figures)
+    } else {
+        table(&place, &figures)
+    }
     Ok(())
 }
 

@@ -21,6 +21,8 @@ mod server;
 #[path = "../live/shell.rs"]
 #[allow(dead_code, reason = "the tests of the keyspace use all of it, this program a part")]
 mod shell;
+#[cfg(test)]
+mod tools;
 
 /// Makes a volume and returns what to mount.
 #[cfg(test)]

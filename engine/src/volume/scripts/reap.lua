@@ -32,9 +32,10 @@ local live = call('ZRANGE', KEYS[1], 0, -1)
 for _, ino in ipairs(call('ZRANGEBYSCORE', KEYS[2], -1, -1, 'LIMIT', 0, bound)) do
   call('ZADD', KEYS[2], text(now), ino)
 end
--- Where others live, they have the time of a lease to say that they have it open.
+-- Where others live, they have the time of a lease to say that they have it open; a mount that
+-- leaves does not decide that for them.
 local alone = #live == 0 or (#live == 1 and live[1] == me)
-local before = alone and '+inf' or text(now - tonumber(ARGV[3]))
+local before = alone and '+inf' or lease > 0 and text(now - lease) or '-inf'
 local freed = {}
 for _, ino in ipairs(call('ZRANGEBYSCORE', KEYS[2], 0, before, 'LIMIT', 0, bound)) do
   local held = false

@@ -51,7 +51,11 @@ pub(in super::super) fn reap(
         s.redis("ZADD", &[graves, &decimal(now), &ino])?;
     }
     let alone = live.iter().all(|mount| mount == me) && live.len() <= 1;
-    let before = if alone { word("+inf") } else { decimal(now.saturating_sub(lease)) };
+    let before = match (alone, lease > 0) {
+        (true, _) => word("+inf"),
+        (false, true) => decimal(now.saturating_sub(lease)),
+        (false, false) => word("-inf"),
+    };
     let mut freed = Vec::new();
     let due = [graves, &zero, &before, &limit, &zero, bound];
     for ino in members(s.redis("ZRANGEBYSCORE", &due)?) {
