@@ -97,7 +97,7 @@ fn what_another_mount_has_open_outlives_who_removed_it() {
     world.remount(leaver);
     world.settle();
     let read = world.fs(keeper).run(&Op::Read { slot, offset: 0, len: 9 }, Wall(3));
-    assert_eq!(read, Ok(Outcome::Data(b"kept".to_vec())), "POSIX: until the last close");
+    assert_eq!(read, Ok(Outcome::Bytes(b"kept".to_vec())), "POSIX: until the last close");
     world.fs(keeper).close_all();
     world.sleep(Duration::from_secs(300));
     assert_eq!(world.inspect(), None);
