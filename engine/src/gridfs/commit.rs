@@ -4,7 +4,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use crate::backend::mongo::{Mongo, Reply};
+use crate::backend::mongo::{Expect, Mongo, Reply};
 use crate::contract::Mode;
 use crate::decide::{Change, Facts, Plan};
 use crate::engine::Cx;
@@ -44,7 +44,8 @@ enum Stage {
     /// The program.
     Running(Box<Program>),
     /// The primary command did not change what it should have: because it did before, and its
-    /// reply was lost?
+    /// reply was lost? Without a transaction what stands behind it is done once more, the checks
+    /// among it: nobody knows how they came out.
     Settling(Box<Program>, Mode),
     /// A check did not hold after the primary command had been applied.
     Undoing,
@@ -195,7 +196,16 @@ impl GridFs {
                     return Step::Fail(self.refused(&error, "changing"));
                 }
                 if !reply.batch().0.is_empty() {
-                    return self.succeed(&plan, token, program.id.as_ref(), cx);
+                    let before = program.primary;
+                    let holds = program.must.iter().filter(|at| **at > before).all(|at| {
+                        replies.get(at - before).is_some_and(|reply| is_met(reply, false))
+                    });
+                    if mode != Mode::Ordered || holds || program.undo.is_empty() {
+                        return self.succeed(&plan, token, program.id.as_ref(), cx);
+                    }
+                    let undo = program.undo.clone();
+                    let committing = Committing { plan, token, stage: Stage::Undoing };
+                    return self.go_on(committing, undo, Mode::Ordered);
                 }
                 // Half of a replacing rename may have happened.
                 if program.count > 1 && mode == Mode::Ordered && !program.undo.is_empty() {
@@ -228,15 +238,8 @@ impl GridFs {
         }
         let reply = replies.get(program.primary);
         let applied = reply.is_some_and(|it| it.error().is_none() && it.count() == program.count);
-        let holds = |at: &usize| match replies.get(*at) {
-            Some(reply) if *at < program.primary => reply.batch().0.is_empty(),
-            Some(reply @ Reply::Doc(doc)) if doc.get("cursor").is_some() => {
-                reply.batch().0.is_empty()
-            }
-            Some(Reply::Doc(doc)) => doc.get("n").and_then(|n| n.as_i64()) == Some(1),
-            // Not asked, as one before it failed.
-            Some(Reply::Skipped) | None => false,
-        };
+        let holds =
+            |at: &usize| replies.get(*at).is_some_and(|reply| is_met(reply, *at < program.primary));
         let checked = program.must.iter().all(holds);
         if applied && checked {
             return self.succeed(&plan, token, program.id.as_ref(), cx);
@@ -256,8 +259,12 @@ impl GridFs {
             write_token(&ours("w"), token, it);
         });
         let mode = program.mode;
+        let mut commands = alloc::vec![find.expecting(Expect::Found(1))];
+        if mode == Mode::Ordered {
+            commands.extend(program.commands.iter().skip(program.primary + 1).cloned());
+        }
         let committing = Committing { plan, token, stage: Stage::Settling(program, mode) };
-        self.go_on(committing, alloc::vec![find], Mode::Ordered)
+        self.go_on(committing, commands, Mode::Ordered)
     }
 
     fn succeed(
@@ -412,6 +419,17 @@ impl GridFs {
         if let Some(link) = moved {
             *link = Link { parent: to.0, name: to.1.clone() };
         }
+    }
+}
+
+/// Whether the reply to a check, or to an update that must match one document, says that all is
+/// well.
+fn is_met(reply: &Reply, is_check: bool) -> bool {
+    match reply {
+        Reply::Doc(doc) if is_check || doc.get("cursor").is_some() => reply.batch().0.is_empty(),
+        Reply::Doc(doc) => doc.get("n").and_then(|n| n.as_i64()) == Some(1),
+        // Not asked, as one before it failed.
+        Reply::Skipped => false,
     }
 }
 

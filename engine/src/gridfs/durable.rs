@@ -186,8 +186,13 @@ impl GridFs {
         };
         let Some(node) = self.tree.get_mut(ino) else { return Step::fail(Errno::ESTALE) };
         let ack = node.unsafe_ack;
-        let mut lost =
-            ack.is_some_and(|ack| self.durable.is_doubtful(ack) && writer != Some(ack.token));
+        // A later change of ours tells as well: its reply may have been lost.
+        let is_there = |ack: Ack| {
+            writer.is_some_and(|writer| {
+                writer.session == ack.token.session && writer.serial >= ack.token.serial
+            })
+        };
+        let mut lost = ack.is_some_and(|ack| self.durable.is_doubtful(ack) && !is_there(ack));
         let life = self.durable.life();
         if let (Some(of), Some(now)) = (staged, &mut node.staged)
             && now.id == of

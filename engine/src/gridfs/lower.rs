@@ -367,8 +367,23 @@ impl GridFs {
             write_token(&ours("w"), token, it);
             it.end().end();
         });
+        let back = self.update(|it| {
+            it.begin("q");
+            match_ino(ino, it);
+            match_link(to.parent, to.name.as_bytes(), it);
+            write_token(&ours("w"), token, it);
+            it.end().begin("u").begin("$set");
+            it.i64(&ours("links.$.p"), from.parent.0 as i64);
+            write_text(&ours("links.$.n"), from.name.as_bytes(), it);
+            match &old_path {
+                Some(path) if kind == Kind::File && first => write_text("filename", path, it),
+                _ => {}
+            }
+            it.end().end();
+        });
         let Some(unlink) = &parts.unlink else {
             let mut program = self.primary(ino, alloc::vec![moving]);
+            program.undo = alloc::vec![back];
             if first {
                 self.add_kept(ino, new_path.as_deref(), &mut program);
             }
@@ -384,7 +399,7 @@ impl GridFs {
         if let Some(command) = program.commands.first_mut() {
             command.retryable = false;
         }
-        program.undo = alloc::vec![self.restore_name(unlink, token)];
+        program.undo = alloc::vec![back, self.restore_name(unlink, token)];
         if first {
             self.add_kept(ino, new_path.as_deref(), &mut program);
         }
@@ -606,8 +621,14 @@ impl GridFs {
     }
 
     fn add_checks(&self, parts: &Parts<'_>, program: &mut Program) {
-        for (dir, ancestor) in &parts.not_below {
-            program.commands.insert(0, self.ask_below(*dir, *ancestor).expecting(Expect::Found(0)));
+        let mut first: Vec<Command> =
+            parts.not_below.iter().map(|(dir, above)| self.ask_below(*dir, *above)).collect();
+        if program.count > 1 && !self.transactions {
+            // What is taken back leaves traces: that is for races only.
+            first.extend(parts.empty.iter().map(|dir| self.find_child(*dir)));
+        }
+        for check in first {
+            program.commands.insert(0, check.expecting(Expect::Found(0)));
             program.primary += 1;
             program.must.iter_mut().for_each(|it| *it += 1);
             program.must.push(0);

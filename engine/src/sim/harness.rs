@@ -12,8 +12,10 @@
 //! |---|---|
 //! | `site.rs` | what a world is made of: a layout and its server |
 //! | `keyspace.rs` | the keys layout over the simulated Redis |
+//! | `bucket.rs` | the gridfs layout over the simulated MongoDB |
 //! | `net.rs` | lanes, which break and stand still |
 //! | `kernel.rs` | paths, references and caches of the kernel before a mount |
+//! | `sabotage.rs` | faults put in on purpose, for plays to notice |
 //! | `programs.rs` | system calls as the requests that the kernel makes of them |
 
 mod bucket;
@@ -22,6 +24,7 @@ mod kernel;
 mod keyspace;
 mod net;
 mod programs;
+mod sabotage;
 mod site;
 mod tape;
 
@@ -39,13 +42,15 @@ use crate::replay::Recipe;
 use crate::sim::generate::Random;
 use crate::time::{Duration, Mono, Now, Wall};
 
-pub use bucket::{Bucket, LoneBucket};
+pub use bucket::{Bucket, GridFsOn, LoneBucket};
 pub use disk::Disk;
 use kernel::Kernel;
 pub use kernel::{CALLER, Fs};
 pub use keyspace::Keyspace;
+pub use net::Break;
 use net::Wire;
-pub use site::{BackendOf, ClientId, CommandOf, ReplyOf, Server, Site};
+pub use sabotage::Sabotage;
+pub use site::{BackendOf, ClientId, CommandOf, Progress, PushOf, ReplyOf, Server, Site};
 use tape::Tape;
 pub use tape::Tapes;
 
@@ -107,6 +112,7 @@ pub struct World<S: Site> {
     mounts: Vec<Mount<S>>,
     clients: u64,
     tapes: Tapes<S::Layout>,
+    sabotage: Option<Sabotage>,
 }
 
 /// One engine, the kernel before it and the connections behind it.
@@ -115,7 +121,7 @@ struct Mount<S: Site> {
     setup: Setup<S>,
     engine: Engine<S::Layout>,
     tape: Tape<S::Layout>,
-    wires: BTreeMap<Lane, Wire<BackendOf<S>>>,
+    wires: BTreeMap<Lane, Wire<S>>,
     kernel: Kernel,
     next_op: u64,
     /// Requests that were not answered yet, with the time by which they must be.
@@ -129,6 +135,12 @@ struct Mount<S: Site> {
     took: usize,
     /// It dies after so many further steps; at 0 it is dead and answers nothing.
     doom: Option<u64>,
+    /// The longest write so far.
+    largest: usize,
+    /// Commands that the server has executed for it.
+    executed: u64,
+    /// What breaks after how many more of them.
+    breaks: Option<(u64, Break)>,
 }
 
 /// Something that can happen by itself.
@@ -157,7 +169,15 @@ impl<S: Site> World<S> {
             mounts: Vec::new(),
             clients: FOREIGN.0 + 1,
             tapes: Tapes::default(),
+            sabotage: None,
         }
+    }
+
+    /// The same with something that goes wrong from now on.
+    #[must_use]
+    pub fn sabotaged(mut self, sabotage: Option<Sabotage>) -> Self {
+        self.sabotage = sabotage;
+        self
     }
 
     /// Mounts the server once more. Mounts are numbered from 0.
@@ -178,6 +198,9 @@ impl<S: Site> World<S> {
             sent: Vec::new(),
             took: 0,
             doom: None,
+            largest: 0,
+            executed: 0,
+            breaks: None,
         });
         self.attach(at);
         at
@@ -185,7 +208,8 @@ impl<S: Site> World<S> {
 
     /// A new engine, and what it does from now on.
     fn engine(&mut self, setup: &Setup<S>) -> (Engine<S::Layout>, Tape<S::Layout>) {
-        let (config, options) = (setup.config.clone(), setup.options.clone());
+        let config = Sabotage::config(self.sabotage, setup);
+        let options = setup.options.clone();
         let recipe = Recipe { config, options, seed: self.random.next(), now: self.now };
         (recipe.engine(), self.tapes.begin(&recipe))
     }
@@ -230,7 +254,7 @@ impl<S: Site> World<S> {
     /// arrived.
     pub fn crash(&mut self, at: usize) {
         for lane in Lane::ALL {
-            self.drop_wire(at, lane);
+            self.drop_wire(at, lane, true);
         }
         let setup = self.mounts[at].setup.clone();
         let (engine, tape) = self.engine(&setup);
@@ -239,7 +263,7 @@ impl<S: Site> World<S> {
         mount.kernel = Kernel::new(setup.kernel_caches);
         mount.pending.clear();
         mount.answers.clear();
-        mount.doom = None;
+        (mount.doom, mount.breaks) = (None, None);
         self.attach(at);
     }
 
@@ -354,7 +378,8 @@ impl<S: Site> World<S> {
     }
 
     /// Asks.
-    pub fn start(&mut self, at: usize, request: Request) -> OpId {
+    pub fn start(&mut self, at: usize, mut request: Request) -> OpId {
+        let early = self.sabotage.and_then(|it| it.request(&mut request));
         let mount = &mut self.mounts[at];
         mount.sent.clear();
         mount.took = 0;
@@ -368,7 +393,16 @@ impl<S: Site> World<S> {
         if let Some(deadline) = deadline {
             mount.pending.insert(op, deadline);
         }
-        self.input(at, Input::Request(op, request));
+        if let Request::Write { data, .. } = &request {
+            mount.largest = mount.largest.max(data.len());
+        }
+        match early {
+            Some(answer) => {
+                mount.pending.remove(&op);
+                mount.answers.insert(op, answer);
+            }
+            None => self.input(at, Input::Request(op, request)),
+        }
         op
     }
 
@@ -456,7 +490,7 @@ impl<S: Site> World<S> {
                 if !wire.replies.is_empty() {
                     events.push(Event::Replies(at, lane));
                 }
-                if !wire.batches.is_empty() {
+                if wire.can_execute() {
                     events.push(Event::Execute(at, lane));
                 }
                 if !wire.pushes.is_empty() {
@@ -524,12 +558,19 @@ impl<S: Site> World<S> {
                     let late = deadline.is_some_and(|deadline| now.mono > deadline);
                     assert!(!late, "{op:?} is answered too late: {answer:?}");
                     mount.took = mount.sent.len();
+                    let answer = match self.sabotage {
+                        Some(sabotage) => sabotage.answer(answer),
+                        None => answer,
+                    };
                     mount.answers.insert(op, answer);
                 }
+                Output::Invalidate(_) if self.sabotage == Some(Sabotage::InvalidationsLost) => {}
                 Output::Invalidate(what) => mount.kernel.invalidate(&what),
                 Output::Notice(notice) => mount.notices.push(notice),
                 Output::Abandon(_) => {}
             }
         }
+        let (dirty, bound) = (mount.engine.dirty_bytes(), mount.setup.config.dirty_bytes);
+        assert!(dirty <= bound.max(mount.largest), "{dirty} bytes wait where {bound} may");
     }
 }

@@ -8,8 +8,10 @@
 //! | `alone.rs` | one mount against the reference model |
 //! | `together.rs` | several mounts that must show one filesystem |
 //! | `storm.rs` | lanes that break, mounts that die |
+//! | `prefix.rs` | the same after each command of each operation |
 
 mod alone;
+mod prefix;
 mod storm;
 mod together;
 
@@ -19,12 +21,13 @@ use alloc::vec::Vec;
 
 use crate::layout::Layout;
 use crate::sim::generate::{Random, Swarm};
-use crate::sim::harness::{CALLER, CommandOf, Setup, Site, Tapes, Weather, World};
+use crate::sim::harness::{CALLER, CommandOf, Sabotage, Setup, Site, Tapes, Weather, World};
 use crate::sim::model::Model;
 use crate::sim::ops::{Executor, ModelReply, Op, Outcome, Path, Summary};
 use crate::time::{Duration, Wall};
 
 pub use alone::{against_model, end};
+pub use prefix::broken_everywhere;
 pub use storm::in_a_storm;
 pub use together::as_one;
 
@@ -60,6 +63,8 @@ pub struct Stage<S: Site> {
     pub aside: bool,
     /// What the mounts do; a copy of the stage records nothing.
     pub tapes: Tapes<S::Layout>,
+    /// What goes wrong on purpose.
+    pub sabotage: Option<Sabotage>,
 }
 
 impl<S: Site> Stage<S> {
@@ -70,7 +75,8 @@ impl<S: Site> Stage<S> {
         let setups = alloc::vec![Setup { kernel_caches, ..Setup::default() }];
         let every = 1 + (seed % 4) as usize;
         let aside = seed.is_multiple_of(2);
-        Stage { seed, weather, setups, every, aside, tapes: Tapes::default() }
+        let tapes = Tapes::default();
+        Stage { seed, weather, setups, every, aside, tapes, sabotage: None }
     }
 
     /// The same with several mounts; the kernel before every other one caches.
@@ -88,7 +94,7 @@ impl<S: Site> Stage<S> {
     /// The world as it is before the first step.
     #[must_use]
     pub fn world(&self) -> World<S> {
-        let mut world = World::new(self.seed, self.weather);
+        let mut world = World::new(self.seed, self.weather).sabotaged(self.sabotage);
         world.record(&self.tapes);
         for setup in &self.setups {
             world.mount(setup);
@@ -99,7 +105,7 @@ impl<S: Site> Stage<S> {
     /// The model of the filesystem that a mount shows at the beginning.
     #[must_use]
     pub fn model(&self) -> Model {
-        let mut world = Stage { weather: Weather::CALM, ..self.clone() }.world();
+        let mut world = Stage { weather: Weather::CALM, sabotage: None, ..self.clone() }.world();
         let root = world.fs(0).tree().remove(&Path::default());
         let root = root.unwrap_or_else(|| unreachable!("every tree has a root"));
         Model::new(world.engine_of(0).layout().caps(), CALLER, &root)

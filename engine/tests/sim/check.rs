@@ -58,7 +58,7 @@ fn logs<S: Site>(stage: &play::Stage<S>, play: impl FnOnce(&play::Stage<S>)) -> 
 }
 
 /// A panic is a failure like any other, and prints nothing: shrinking meets it many times.
-fn quietly(run: impl FnOnce() -> Option<String>) -> Option<String> {
+pub(crate) fn quietly(run: impl FnOnce() -> Option<String>) -> Option<String> {
     static HOOK: Once = Once::new();
     thread_local!(static QUIET: Cell<bool> = const { Cell::new(false) });
     thread_local!(static WHERE: Cell<String> = const { Cell::new(String::new()) });

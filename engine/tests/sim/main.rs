@@ -1,8 +1,10 @@
-//! The engine over the simulated Redis: held to the reference model, to the keyspace, and to its
-//! word about round trips.
+//! The engine over simulated servers: every layout is held to the reference model, alone and
+//! together, in storms and broken at every place; the keys layout to the keyspace and to its word
+//! about round trips; and the plays themselves to what they must notice.
 
 mod bucket;
 mod bucket_others;
+mod canary;
 mod check;
 mod fsck;
 mod keyspace;
@@ -11,6 +13,7 @@ mod locks;
 mod model;
 mod overlap;
 mod pinned;
+mod prefix;
 mod round_trips;
 mod round_trips_bucket;
 mod shared;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dbmount_engine::backend::mongo::{Command, Concern, Expect, Mongo, Push, Reply};
 use dbmount_engine::contract::Mode;
 use dbmount_engine::gridfs::{GridFs, Options};
-use dbmount_engine::sim::harness::{self, Bucket, ClientId, Setup, Site, Weather};
+use dbmount_engine::sim::harness::{self, Bucket, ClientId, Progress, Setup, Site, Weather};
 use dbmount_engine::sim::mongo::{Server, Settings, change_stream};
 use dbmount_engine::sim::ops::Executor;
 use dbmount_engine::sim::play::{Stage, Step, operations};
@@ -32,11 +32,18 @@ struct Recorder {
 impl harness::Server for Recorder {
     type Backend = Mongo;
 
-    fn run(&mut self, now: Now, client: ClientId, batch: &Batch<Mongo>) -> Vec<Reply> {
+    /// Whole: a real server gets them one after the other.
+    type Running = Batch<Mongo>;
+
+    fn begin(&mut self, _client: ClientId, batch: Batch<Mongo>) -> Batch<Mongo> {
+        batch
+    }
+
+    fn step(&mut self, now: Now, client: ClientId, batch: &mut Batch<Mongo>) -> Progress<Mongo> {
         let replies = self.sim.run(now, client.into(), batch);
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         log.push((batch.clone(), replies.clone()));
-        replies
+        Progress::Done(replies)
     }
 
     fn command(&mut self, now: Now, client: ClientId, command: &Command) -> Reply {

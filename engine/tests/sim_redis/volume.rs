@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use bytes::Bytes;
 use dbmount_engine::backend::redis::{Command, Push, Redis, Reply};
 use dbmount_engine::sim::generate::Random;
-use dbmount_engine::sim::harness::{ClientId, Disk, Server, Setup, Site, Weather};
+use dbmount_engine::sim::harness::{ClientId, Disk, Progress, Server, Setup, Site, Weather};
 use dbmount_engine::sim::ops::Executor;
 use dbmount_engine::sim::play::{Stage, Step, turns};
 use dbmount_engine::sim::redis;
@@ -26,9 +26,16 @@ struct Scribe(redis::Server);
 impl Server for Scribe {
     type Backend = Redis;
 
-    fn run(&mut self, now: Now, client: ClientId, batch: &Batch<Redis>) -> Vec<Reply> {
+    /// Whole: a real server gets them one after the other.
+    type Running = Batch<Redis>;
+
+    fn begin(&mut self, _client: ClientId, batch: Batch<Redis>) -> Batch<Redis> {
+        batch
+    }
+
+    fn step(&mut self, now: Now, client: ClientId, batch: &mut Batch<Redis>) -> Progress<Redis> {
         SAID.with_borrow_mut(|said| said.push(batch.clone()));
-        Server::run(&mut self.0, now, client, batch)
+        Progress::Done(self.0.run(now, client.into(), batch))
     }
 
     fn command(&mut self, now: Now, client: ClientId, command: &Command) -> Reply {

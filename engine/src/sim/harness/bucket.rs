@@ -1,4 +1,4 @@
-//! The GridFS layout over the simulated MongoDB: a replica set, and a standalone.
+//! The gridfs layout over the simulated MongoDB: a replica set, and a standalone.
 
 use alloc::vec::Vec;
 
@@ -8,8 +8,8 @@ use crate::gridfs::{GridFs, Options};
 use crate::sim::mongo;
 use crate::time::Now;
 
-use super::site::{ClientId, Server, Site};
-use super::{CALLER, Setup};
+use super::site::{ClientId, Progress, Server, Site};
+use super::{CALLER, Sabotage, Setup};
 
 impl From<ClientId> for mongo::ClientId {
     fn from(client: ClientId) -> Self {
@@ -19,9 +19,23 @@ impl From<ClientId> for mongo::ClientId {
 
 impl Server for mongo::Server {
     type Backend = Mongo;
+    type Running = mongo::Running;
 
-    fn run(&mut self, now: Now, client: ClientId, batch: &Batch<Mongo>) -> Vec<Reply> {
-        self.run(now, client.into(), batch)
+    fn begin(&mut self, client: ClientId, batch: Batch<Mongo>) -> mongo::Running {
+        self.begin(client.into(), &batch)
+    }
+
+    fn step(
+        &mut self,
+        now: Now,
+        client: ClientId,
+        running: &mut mongo::Running,
+    ) -> Progress<Mongo> {
+        match self.step(now, client.into(), running) {
+            mongo::Progress::Executed => Progress::Executed,
+            mongo::Progress::Waits => Progress::Waits,
+            mongo::Progress::Done => Progress::Done(running.clone().replies()),
+        }
     }
 
     fn command(&mut self, now: Now, client: ClientId, command: &Command) -> Reply {
@@ -41,63 +55,32 @@ impl Server for mongo::Server {
     }
 }
 
-fn options() -> Options {
-    Options { uid: CALLER.uid, gid: CALLER.gid, ..Options::default() }
-}
-
-fn subscribe(server: &mut mongo::Server, now: Now, client: ClientId, options: &Options) -> bool {
-    server.watch(now, client.into(), &mongo::change_stream(&options.db, &options.files()))
-}
-
-/// A GridFS bucket on a replica set, as files.
+/// A GridFS bucket as a filesystem, on a replica set or on a standalone.
 #[derive(Clone, Copy, Debug)]
-pub enum Bucket {}
+pub struct GridFsOn<const REPLICA_SET: bool>;
 
-impl Site for Bucket {
+/// A bucket where there are transactions and change streams.
+pub type Bucket = GridFsOn<true>;
+/// A bucket where there are none.
+pub type LoneBucket = GridFsOn<false>;
+
+impl<const REPLICA_SET: bool> Site for GridFsOn<REPLICA_SET> {
     type Layout = GridFs;
     type Options = Options;
     type Server = mongo::Server;
 
-    const NAME: &'static str = "gridfs";
+    const NAME: &'static str = if REPLICA_SET { "gridfs" } else { "gridfs on a standalone" };
     const KEEPS_TIMES: bool = true;
 
     fn server(now: Now) -> mongo::Server {
-        mongo::Server::new(now)
-    }
-
-    fn options() -> Options {
-        options()
-    }
-
-    fn subscribe(
-        server: &mut mongo::Server,
-        now: Now,
-        client: ClientId,
-        setup: &Setup<Self>,
-    ) -> bool {
-        subscribe(server, now, client, &setup.options)
-    }
-}
-
-/// A GridFS bucket on a standalone, as files: no transactions, and nothing is told.
-#[derive(Clone, Copy, Debug)]
-pub enum LoneBucket {}
-
-impl Site for LoneBucket {
-    type Layout = GridFs;
-    type Options = Options;
-    type Server = mongo::Server;
-
-    const NAME: &'static str = "gridfs on a standalone";
-    const KEEPS_TIMES: bool = true;
-
-    fn server(now: Now) -> mongo::Server {
-        let settings = mongo::Settings { replica_set: false, ..mongo::Settings::default() };
+        let settings = mongo::Settings { replica_set: REPLICA_SET, ..mongo::Settings::default() };
         mongo::Server::with_settings(now, settings)
     }
 
     fn options() -> Options {
-        options()
+        // Small chunks, so that a file of a play has several.
+        let (uid, gid) = (CALLER.uid, CALLER.gid);
+        Options { uid, gid, chunk_size: 4096, ..Options::default() }
     }
 
     fn subscribe(
@@ -106,6 +89,11 @@ impl Site for LoneBucket {
         client: ClientId,
         setup: &Setup<Self>,
     ) -> bool {
-        subscribe(server, now, client, &setup.options)
+        let command = mongo::change_stream(&setup.options.db, &setup.options.files());
+        server.watch(now, client.into(), &command)
+    }
+
+    fn tamper(sabotage: Sabotage, command: &mut Command) {
+        sabotage.mongo(command);
     }
 }

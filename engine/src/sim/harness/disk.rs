@@ -13,7 +13,7 @@ use crate::volume::key::Keyspace;
 use crate::volume::{Format, Options, Volume, tool};
 
 use super::site::{ClientId, Site};
-use super::{CALLER, Setup};
+use super::{CALLER, Sabotage, Setup};
 
 /// A volume, made by whoever mounts it first.
 #[derive(Clone, Copy, Debug)]
@@ -65,5 +65,9 @@ impl Site for Disk {
             let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
             lines.join("\n")
         })
+    }
+
+    fn tamper(sabotage: Sabotage, command: &mut Command) {
+        sabotage.redis(command);
     }
 }

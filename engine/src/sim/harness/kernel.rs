@@ -186,6 +186,10 @@ impl<'a, S: Site> Fs<'a, S> {
                 changed.push(*parent);
                 let gone = kernel.entries.remove(&(*parent, name.clone()));
                 changed.extend(gone.and_then(|(ino, _)| ino));
+                // A real kernel would have looked the name up.
+                if gone.is_none() {
+                    kernel.attrs.clear();
+                }
             }
             Request::Rename { parent, name, to_parent, to_name, mode } => {
                 changed.extend([*parent, *to_parent]);

@@ -5,14 +5,14 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use crate::backend::redis::{Command, Push, Redis, Reply};
-use crate::contract::Batch;
+use crate::contract::{Batch, Mode};
 use crate::keys::{Keys, Options, RESERVED};
 use crate::layout::Layout;
 use crate::sim::redis;
 use crate::time::Now;
 
-use super::site::{ClientId, Server, Site};
-use super::{CALLER, Setup, World};
+use super::site::{ClientId, Progress, Server, Site};
+use super::{CALLER, Sabotage, Setup, World};
 
 impl From<ClientId> for redis::ClientId {
     fn from(client: ClientId) -> Self {
@@ -20,11 +20,36 @@ impl From<ClientId> for redis::ClientId {
     }
 }
 
+/// A batch, how many of its commands were executed, and the replies to those.
+#[derive(Clone, Debug)]
+pub struct Running {
+    batch: Batch<Redis>,
+    at: usize,
+    replies: Vec<Reply>,
+}
+
 impl Server for redis::Server {
     type Backend = Redis;
 
-    fn run(&mut self, now: Now, client: ClientId, batch: &Batch<Redis>) -> Vec<Reply> {
-        self.run(now, client.into(), batch)
+    type Running = Running;
+
+    fn begin(&mut self, _client: ClientId, batch: Batch<Redis>) -> Running {
+        Running { batch, at: 0, replies: Vec::new() }
+    }
+
+    fn step(&mut self, now: Now, client: ClientId, running: &mut Running) -> Progress<Redis> {
+        let Running { batch, at, replies } = running;
+        let rest = batch.commands.len() - *at;
+        // `MULTI` … `EXEC` is one step.
+        let some = if batch.mode == Mode::Atomic { rest } else { rest.min(1) };
+        let commands = batch.commands[*at..*at + some].to_vec();
+        let piece = Batch { commands, ..batch.clone() };
+        replies.extend(self.run(now, client.into(), &piece));
+        *at += some;
+        match *at < batch.commands.len() {
+            true => Progress::Executed,
+            false => Progress::Done(core::mem::take(replies)),
+        }
     }
 
     fn command(&mut self, now: Now, client: ClientId, command: &Command) -> Reply {
@@ -80,6 +105,10 @@ impl Site for Keyspace {
         }
         server.execute(now, client.into(), &Command::plain(words));
         true
+    }
+
+    fn tamper(sabotage: Sabotage, command: &mut Command) {
+        sabotage.redis(command);
     }
 }
 

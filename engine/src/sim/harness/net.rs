@@ -4,47 +4,65 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::backend::Backend;
-use crate::contract::{Batch, Fault, Input, Link, Mode};
+use crate::contract::{Batch, Fault, Input, Link};
 use crate::id::{BatchId, Lane};
 use crate::time::{Duration, Mono};
 
-use super::World;
-use super::site::{BackendOf, ClientId, Server, Site};
+use super::site::{BackendOf, ClientId, Progress, PushOf, ReplyOf, Server, Site};
+use super::{Sabotage, World};
 
 /// The connection of a lane.
 #[derive(Clone, Debug)]
-pub(super) struct Wire<B: Backend> {
+pub(super) struct Wire<S: Site> {
     client: Option<ClientId>,
     /// It is down until then.
     pub(super) back_at: Option<Mono>,
     /// Nothing moves on it until then.
     pub(super) still_until: Mono,
-    /// Sent, and not executed yet; of the first, the commands that are left.
-    pub(super) batches: VecDeque<Batch<B>>,
-    /// The replies to the commands of the first batch that were executed.
-    begun: Vec<B::Reply>,
+    /// Sent, and not executed yet.
+    pub(super) batches: VecDeque<Batch<BackendOf<S>>>,
+    /// Being executed.
+    running: Option<(BatchId, <S::Server as Server>::Running)>,
+    /// What is being executed waits for a batch of somebody else.
+    waits: bool,
     /// Executed, and not heard of yet.
-    pub(super) replies: VecDeque<(BatchId, Vec<B::Reply>)>,
-    pub(super) pushes: VecDeque<B::Push>,
+    pub(super) replies: VecDeque<(BatchId, Vec<ReplyOf<S>>)>,
+    pub(super) pushes: VecDeque<PushOf<S>>,
 }
 
-impl<B: Backend> Default for Wire<B> {
+impl<S: Site> Default for Wire<S> {
     fn default() -> Self {
         Wire {
             client: None,
             back_at: None,
             still_until: Mono::default(),
             batches: VecDeque::new(),
-            begun: Vec::new(),
+            running: None,
+            waits: false,
             replies: VecDeque::new(),
             pushes: VecDeque::new(),
         }
     }
 }
 
+impl<S: Site> Wire<S> {
+    /// The server has something to do for it.
+    pub(super) fn can_execute(&self) -> bool {
+        !self.waits && (self.running.is_some() || !self.batches.is_empty())
+    }
+}
+
+/// What breaks in the middle of something, see [`World::break_after`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Break {
+    /// The mount dies.
+    Mount,
+    /// The connection that was in use is lost.
+    Connection,
+}
+
 impl<S: Site> World<S> {
-    pub(super) fn wire(&mut self, at: usize, lane: Lane) -> &mut Wire<BackendOf<S>> {
+    pub(super) fn wire(&mut self, at: usize, lane: Lane) -> &mut Wire<S> {
         self.mounts[at].wires.entry(lane).or_default()
     }
 
@@ -60,29 +78,95 @@ impl<S: Site> World<S> {
         self.input(at, Input::Link(lane, Link::Up { pushes }));
     }
 
-    /// The server executes a batch, or its next command: unless it is atomic, those of others may
-    /// come between its own.
+    /// The server executes a batch, or where there is weather its next command: those of others
+    /// may come between.
     pub(super) fn execute(&mut self, at: usize, lane: Lane) {
-        let reorders = self.weather.reorders;
-        let wire = self.wire(at, lane);
-        let (Some(client), Some(mut piece)) = (wire.client, wire.batches.pop_front()) else {
+        if self.breaks_now(at, lane) {
             return;
-        };
-        if reorders && piece.mode != Mode::Atomic {
-            let rest = piece.commands.split_off(1);
-            if !rest.is_empty() {
-                wire.batches.push_front(Batch { commands: rest, ..piece.clone() });
+        }
+        let once = self.weather.reorders || self.mounts[at].breaks.is_some();
+        loop {
+            match self.step_batch(at, lane) {
+                Some(Progress::Executed) if !once => {}
+                Some(Progress::Done(_) | Progress::Executed) => {
+                    self.breaks_now(at, lane);
+                    break;
+                }
+                Some(Progress::Waits) | None => break,
             }
         }
-        let replies = self.server.run(self.now, client, &piece);
-        assert_eq!(replies.len(), piece.commands.len(), "{piece:?}");
-        let wire = self.wire(at, lane);
-        wire.begun.extend(replies);
-        if wire.batches.front().is_none_or(|next| next.id != piece.id) {
-            let replies = core::mem::take(&mut wire.begun);
-            wire.replies.push_back((piece.id, replies));
-        }
         self.collect_pushes();
+    }
+
+    /// The server executes the next command of a lane.
+    fn step_batch(&mut self, at: usize, lane: Lane) -> Option<Progress<BackendOf<S>>> {
+        let now = self.now;
+        let (server, mount) = (&mut self.server, &mut self.mounts[at]);
+        let wire = mount.wires.entry(lane).or_default();
+        let Some(client) = wire.client else {
+            wire.batches.clear();
+            return None;
+        };
+        if wire.running.is_none() {
+            let mut batch = wire.batches.pop_front()?;
+            if let Some(sabotage) = self.sabotage {
+                batch.commands.iter_mut().for_each(|it| S::tamper(sabotage, it));
+            }
+            wire.running = Some((batch.id, server.begin(client, batch)));
+        }
+        let (id, running) = wire.running.as_mut()?;
+        let (id, progress) = (*id, server.step(now, client, running));
+        if progress == Progress::Waits {
+            wire.waits = true;
+            return Some(progress);
+        }
+        if let Progress::Done(replies) = &progress {
+            wire.replies.push_back((id, replies.clone()));
+            wire.running = None;
+        }
+        mount.executed += 1;
+        if let Some((left, _)) = &mut mount.breaks {
+            *left = left.saturating_sub(1);
+        }
+        self.wake_waiting();
+        Some(progress)
+    }
+
+    /// Something has happened that others may have waited for.
+    fn wake_waiting(&mut self) {
+        for wire in self.mounts.iter_mut().flat_map(|mount| mount.wires.values_mut()) {
+            wire.waits = false;
+        }
+    }
+
+    /// How many commands the server has executed for a mount.
+    #[must_use]
+    pub fn executed(&self, at: usize) -> u64 {
+        self.mounts[at].executed
+    }
+
+    /// When the server has executed so many further commands of a mount, and before it executes
+    /// another one or anybody hears of them, something breaks.
+    pub fn break_after(&mut self, at: usize, commands: u64, what: Break) {
+        self.mounts[at].breaks = Some((commands, what));
+    }
+
+    fn breaks_now(&mut self, at: usize, lane: Lane) -> bool {
+        let Some((0, what)) = self.mounts[at].breaks else { return false };
+        self.mounts[at].breaks = None;
+        match what {
+            Break::Connection => {
+                let until = self.now.mono.after(Duration::from_millis(10));
+                self.cut(at, lane, false, until);
+            }
+            Break::Mount => {
+                for lane in Lane::ALL {
+                    self.drop_wire(at, lane, false);
+                }
+                self.mounts[at].doom = Some(0);
+            }
+        }
+        true
     }
 
     /// Puts what the server has said unasked on its way.
@@ -90,6 +174,9 @@ impl<S: Site> World<S> {
         for at in 0..self.mounts.len() {
             let Some(client) = self.wire(at, Lane::Push).client else { continue };
             for push in self.server.take_pushes(client) {
+                if self.sabotage == Some(Sabotage::PushesLost) {
+                    continue;
+                }
                 let twice = self.random.next() % 1000 < u64::from(self.weather.duplicates);
                 let wire = self.wire(at, Lane::Push);
                 wire.pushes.extend(twice.then(|| push.clone()));
@@ -120,12 +207,13 @@ impl<S: Site> World<S> {
         if stall {
             self.wire(at, lane).still_until = until;
         } else {
-            self.cut(at, lane, until);
+            self.cut(at, lane, true, until);
         }
     }
 
-    fn cut(&mut self, at: usize, lane: Lane, until: Mono) {
-        let mut faults = self.drop_wire(at, lane);
+    /// A connection breaks. Some of what is on its way may still arrive.
+    fn cut(&mut self, at: usize, lane: Lane, some: bool, until: Mono) {
+        let mut faults = self.drop_wire(at, lane, some);
         self.wire(at, lane).back_at = Some(until);
         // Whoever is told of one fault may send the next batch before the lane is known to be down.
         while !faults.is_empty() {
@@ -140,39 +228,42 @@ impl<S: Site> World<S> {
         assert!(stray.is_none(), "sent on a lane that is down: {stray:?}");
     }
 
-    /// Ends a connection somewhere in what is on its way: the server executes some more of it, all
-    /// that it said is lost, and the rest was never sent.
-    pub(super) fn drop_wire(&mut self, at: usize, lane: Lane) -> Vec<(BatchId, Fault)> {
-        let wire = core::mem::take(self.wire(at, lane));
-        let mut faults: Vec<(BatchId, Fault)> =
-            wire.replies.iter().map(|(id, _)| (*id, Fault::Unknown)).collect();
-        let mut arrives = true;
-        let mut begun = !wire.begun.is_empty();
-        for mut batch in wire.batches {
-            let fault = if core::mem::take(&mut begun) { Fault::Unknown } else { Fault::NotSent };
-            let (Some(client), true) = (wire.client, arrives) else {
-                faults.push((batch.id, fault));
-                continue;
+    /// Ends a connection somewhere in what is on its way: the server executes some more of it (if
+    /// `some`), all that it said is lost, and the rest was never sent.
+    pub(super) fn drop_wire(&mut self, at: usize, lane: Lane, some: bool) -> Vec<(BatchId, Fault)> {
+        let mut unheard: Vec<BatchId> = Vec::new();
+        let wire = self.wire(at, lane);
+        unheard.extend(wire.running.as_ref().map(|(id, _)| *id));
+        let sent = usize::from(wire.running.is_some()) + wire.batches.len();
+        'batches: for n in 0..if some { sent } else { 0 } {
+            let steps = match self.random.next() % 4 {
+                0 if n > 0 || unheard.is_empty() => break,
+                0 | 1 => self.random.next() % 4,
+                _ => u64::MAX,
             };
-            match self.random.next() % 4 {
-                0 => {
-                    arrives = false;
-                    faults.push((batch.id, fault));
-                    continue;
+            let wire = self.wire(at, lane);
+            let next = wire.batches.front().map(|batch| batch.id);
+            unheard.extend(next.filter(|_| wire.running.is_none()));
+            for _ in 0..steps {
+                match self.step_batch(at, lane) {
+                    Some(Progress::Executed) => {}
+                    Some(Progress::Done(_)) => continue 'batches,
+                    Some(Progress::Waits) | None => break 'batches,
                 }
-                1 => {
-                    arrives = false;
-                    let some = self.random.next() as usize % (batch.commands.len() + 1);
-                    let some = if batch.mode == Mode::Atomic { 0 } else { some };
-                    batch.commands.truncate(some);
-                }
-                _ => {}
             }
-            self.server.run(self.now, client, &batch);
-            faults.push((batch.id, Fault::Unknown));
+            break;
         }
+        let wire = core::mem::take(self.wire(at, lane));
+        // What was executed is among both.
+        let heard = wire.replies.iter().map(|(id, _)| *id).filter(|id| !unheard.contains(id));
+        let mut faults: Vec<(BatchId, Fault)> = heard.map(|id| (id, Fault::Unknown)).collect();
+        faults.extend(unheard.iter().map(|id| (*id, Fault::Unknown)));
+        let rest = wire.batches.iter().map(|batch| batch.id);
+        let rest = rest.filter(|id| !unheard.contains(id));
+        faults.extend(rest.map(|id| (id, Fault::NotSent)));
         if let Some(client) = wire.client {
             self.server.disconnect(client);
+            self.wake_waiting();
         }
         self.collect_pushes();
         faults

@@ -10,24 +10,59 @@ use crate::layout::Layout;
 use crate::replay::Recorded;
 use crate::time::Now;
 
-use super::Setup;
+use super::{Sabotage, Setup};
 
 /// A connection to a simulated server, chosen by the world and never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(pub u64);
+
+/// How far a batch is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress<B: Backend> {
+    /// There is more to do.
+    Executed,
+    /// Nothing was done: it waits for a batch of somebody else to end.
+    Waits,
+    /// It is done: one reply a command, in order.
+    Done(Vec<B::Reply>),
+}
 
 /// A simulated server as a network sees it.
 pub trait Server: Clone + Debug {
     /// What is said to it and by it.
     type Backend: Backend;
 
-    /// Executes a batch for a client: one reply a command, in order.
+    /// A batch of which some commands have been executed.
+    type Running: Clone + Debug;
+
+    /// Takes a batch of a client in.
+    fn begin(&mut self, client: ClientId, batch: Batch<Self::Backend>) -> Self::Running;
+
+    /// Executes the next command of a batch that is not atomic, or what else cannot be parted.
+    fn step(
+        &mut self,
+        now: Now,
+        client: ClientId,
+        running: &mut Self::Running,
+    ) -> Progress<Self::Backend>;
+
+    /// Executes a whole batch: one reply a command, in order; none when it waits for the batch of
+    /// somebody else.
     fn run(
         &mut self,
         now: Now,
         client: ClientId,
         batch: &Batch<Self::Backend>,
-    ) -> Vec<<Self::Backend as Backend>::Reply>;
+    ) -> Vec<<Self::Backend as Backend>::Reply> {
+        let mut running = self.begin(client, batch.clone());
+        loop {
+            match self.step(now, client, &mut running) {
+                Progress::Executed => {}
+                Progress::Waits => return Vec::new(),
+                Progress::Done(replies) => return replies,
+            }
+        }
+    }
 
     /// Executes one command of another program.
     fn command(
@@ -90,10 +125,15 @@ pub trait Site: Clone + Debug + 'static {
     ) -> Option<String> {
         None
     }
+
+    /// Tells the server something else than the engine would.
+    fn tamper(_sabotage: Sabotage, _command: &mut CommandOf<Self>) {}
 }
 
 /// What the server of a site speaks.
 pub type BackendOf<S> = <<S as Site>::Layout as Layout>::Backend;
+/// What the server of a site says unasked.
+pub type PushOf<S> = <BackendOf<S> as Backend>::Push;
 /// What the server of a site is told.
 pub type CommandOf<S> = <BackendOf<S> as Backend>::Command;
 /// What the server of a site answers.

@@ -17,7 +17,7 @@ use crate::time::Wall;
 type Tree = BTreeMap<Path, Summary>;
 
 /// The tree as it is when everything has come to rest.
-fn look<S: Site>(world: &mut World<S>) -> Tree {
+pub(super) fn look<S: Site>(world: &mut World<S>) -> Tree {
     world.settle();
     let weather = world.set_weather(Weather::CALM);
     let tree = world.fs(0).tree();
@@ -112,7 +112,7 @@ fn one_of_two<S: Site>(
     }
 }
 
-fn slot_of(op: &Op) -> Option<Slot> {
+pub(super) fn slot_of(op: &Op) -> Option<Slot> {
     match op {
         Op::Open { slot, .. }
         | Op::Close { slot }
@@ -122,7 +122,7 @@ fn slot_of(op: &Op) -> Option<Slot> {
     }
 }
 
-fn note_dirty(dirty: &mut BTreeSet<Slot>, op: &Op, done: bool) {
+pub(super) fn note_dirty(dirty: &mut BTreeSet<Slot>, op: &Op, done: bool) {
     match op {
         Op::Write { slot, .. } => {
             dirty.insert(*slot);
@@ -139,7 +139,7 @@ fn note_dirty(dirty: &mut BTreeSet<Slot>, op: &Op, done: bool) {
 
 /// What must be there after a crash: all names and attributes, and the contents that a close or
 /// fsync has acknowledged.
-fn after_the_crash<S: Site>(
+pub(super) fn after_the_crash<S: Site>(
     world: &mut World<S>,
     models: [Model; 2],
     dirty: &BTreeSet<Slot>,
