@@ -75,12 +75,12 @@ impl<'a> Numbers<'a> {
 /// engine again.
 macro_rules! layout {
     ($operations:ident, $hostile:ident, $site:ty) => {
-        /// [`operations`] on this layout.
+        /// Plays operations on this layout, see the module.
         pub fn $operations(data: &[u8]) {
             operations::<$site>(data);
         }
 
-        /// [`hostile`] to this layout.
+        /// Says odd things to this layout, see the module.
         pub fn $hostile(data: &[u8]) {
             hostile::<$site>(data);
         }
