@@ -21,6 +21,11 @@ Examples:
   dbmount mount 'redis://127.0.0.1:6379/0?volume=home' /mnt/home
                                                       a POSIX filesystem whose disk is Redis
 
+  dbmount fsck 'redis://127.0.0.1:6379/0?volume=home' check it; --repair mends it
+
+  dbmount mount mongodb://127.0.0.1/db.bucket /mnt/bucket
+                                                      a GridFS bucket, beside its drivers
+
   dbmount mount -f mem: /mnt/scratch                  nothing to install, gone at unmount
 
 `dbmount help mount` tells about sources and options.";
@@ -32,9 +37,11 @@ Sources:
   mongodb://[USER:PASSWORD@]HOST[:PORT]/DB.BUCKET
                                              a GridFS bucket; several hosts of a replica
                                              set are separated by commas
-  mem:keys                                   a simulated Redis in this process, gone at unmount
-  mem:gridfs                                 a simulated MongoDB in this process
-  mem:                                       the same as mem:keys for now (it will be a volume)
+  redis://HOST[:PORT][/DB]?volume=NAME       a volume, made by `dbmount format`; with a socket:
+                                             unix:///PATH?db=DB&volume=NAME
+  mem: (or mem:volume)                       a volume on a simulated Redis in this process, gone
+                                             at unmount
+  mem:keys, mem:gridfs                       a keyspace, a bucket on simulated servers
 
 Examples:
   dbmount mount redis://127.0.0.1:6379/0 /mnt/redis
