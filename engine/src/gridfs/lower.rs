@@ -623,8 +623,9 @@ impl GridFs {
     fn add_checks(&self, parts: &Parts<'_>, program: &mut Program) {
         let mut first: Vec<Command> =
             parts.not_below.iter().map(|(dir, above)| self.ask_below(*dir, *above)).collect();
-        if program.count > 1 && !self.transactions {
-            // What is taken back leaves traces: that is for races only.
+        if !self.transactions {
+            // To take something back is for races only: who dies before would leave a directory
+            // gone and what is in it without a way up.
             first.extend(parts.empty.iter().map(|dir| self.find_child(*dir)));
         }
         for check in first {

@@ -105,6 +105,10 @@ fn check(what: &str, plan: &Plan, modes: (Mode, Mode), want: &[&str]) {
     for (transactions, mode) in [(false, modes.0), (true, modes.1)] {
         let program = bucket(transactions).lower(plan, TOKEN, Wall(5_000_000)).unwrap();
         let lines: Vec<String> = program.commands.iter().map(line).collect();
+        // Without transactions a directory is looked into before it is marked, too.
+        let look = want.iter().find(|it| it.starts_with("find filter: {@.links.p"));
+        let first = look.filter(|_| !transactions);
+        let want: Vec<&str> = first.into_iter().chain(want).copied().collect();
         assert_eq!(lines, want, "{what}, transactions: {transactions}");
         assert_eq!(program.mode, mode, "{what}, transactions: {transactions}");
         for command in &program.commands {

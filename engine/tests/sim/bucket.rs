@@ -51,32 +51,32 @@ fn outlives_crashes<S: Site>(seeds: core::ops::Range<u64>) {
 
 #[test]
 fn a_mount_on_a_set_is_the_model() {
-    is_the_model::<Bucket>(0..12, Weather::CALM);
+    is_the_model::<Bucket>(0..8, Weather::CALM);
 }
 
 #[test]
 fn a_mount_on_a_set_is_the_model_whatever_comes_first() {
-    is_the_model::<Bucket>(1000..1012, Weather::BREEZE);
+    is_the_model::<Bucket>(1000..1008, Weather::BREEZE);
 }
 
 #[test]
 fn a_mount_on_a_standalone_is_the_model() {
-    is_the_model::<LoneBucket>(0..12, Weather::CALM);
+    is_the_model::<LoneBucket>(0..8, Weather::CALM);
 }
 
 #[test]
 fn a_mount_on_a_standalone_is_the_model_whatever_comes_first() {
-    is_the_model::<LoneBucket>(1000..1012, Weather::BREEZE);
+    is_the_model::<LoneBucket>(1000..1008, Weather::BREEZE);
 }
 
 #[test]
 fn everything_on_a_set_survives_a_remount() {
-    survives_remounts::<Bucket>(2000..2012);
+    survives_remounts::<Bucket>(2000..2008);
 }
 
 #[test]
 fn everything_on_a_standalone_survives_a_remount() {
-    survives_remounts::<LoneBucket>(2000..2012);
+    survives_remounts::<LoneBucket>(2000..2008);
 }
 
 #[test]

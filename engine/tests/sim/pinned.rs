@@ -5,9 +5,9 @@ use std::time::Duration;
 use dbmount_engine::backend::redis::Command;
 use dbmount_engine::keys::Attrs;
 use dbmount_engine::op::{RenameMode, XattrMode};
-use dbmount_engine::sim::harness::Weather;
+use dbmount_engine::sim::harness::{LoneBucket, Weather};
 use dbmount_engine::sim::ops::{How, Op, Path, Slot};
-use dbmount_engine::sim::play::{against_model, as_one};
+use dbmount_engine::sim::play::{self, against_model, as_one, broken_everywhere};
 
 use crate::check::{Setup, Stage, Step, check};
 use crate::shared::as_the_keys;
@@ -217,4 +217,28 @@ fn a_directory_in_the_place_of_another_is_seen_by_the_other_mount() {
         ];
         check(&stage, steps, as_one);
     }
+}
+
+/// Played on a standalone, where nothing is all or none, with a break after each command.
+fn holds_broken(ops: Vec<Op>) {
+    let stage = play::Stage::<LoneBucket>::new(1, Weather::CALM);
+    let steps: Vec<play::Step<LoneBucket>> =
+        ops.into_iter().map(|op| play::Step::Run(0, op)).collect();
+    check(&stage, steps.clone(), against_model);
+    check(&stage, steps, broken_everywhere);
+}
+
+#[test]
+fn a_directory_does_not_replace_the_one_it_is_in() {
+    holds_broken(vec![mkdir("a"), mkdir("a/b"), rename("a/b", "a")]);
+}
+
+#[test]
+fn a_directory_that_may_not_replace_another_stays_where_it_was() {
+    holds_broken(vec![mkdir("a"), mkdir("b"), symlink("b/l"), rename("a", "b")]);
+}
+
+#[test]
+fn a_directory_is_not_removed_with_what_is_in_it_when_a_reply_is_lost() {
+    holds_broken(vec![mkdir("a"), symlink("a/l"), Op::Rmdir { path: path("a") }]);
 }
