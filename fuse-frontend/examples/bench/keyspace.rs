@@ -12,7 +12,7 @@ use crate::{Bench, Target, timing};
 const CALM: Duration = Duration::from_millis(500);
 
 pub(crate) fn measure(bench: &Bench<'_>, table: &mut Table) -> Result<(), String> {
-    if bench.target == Target::Mem {
+    if !bench.target.is_keyspace() {
         // It starts empty.
         return Ok(());
     }

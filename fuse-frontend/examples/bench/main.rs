@@ -1,9 +1,12 @@
-//! Measures mounts beside their limits, in one run: the same work on a Redis server over TCP, over
-//! a unix socket, and on `mem:`, and beside it what `redis-benchmark` gets out of the same server.
+//! Measures mounts beside their limits, in one run: the same work on a keyspace and a volume of a
+//! Redis server over TCP and over a unix socket, on the simulated servers of `mem:`, and on any
+//! other source (a bucket of a mongod, say); and beside it what `redis-benchmark` gets out of the
+//! same server.
 //!
 //! ```text
 //! cargo build --release -p dbmount
 //! cargo run --release -p dbmount --example bench -- [--files 5000] [--only redis-tcp,mem] [--dir TMP]
+//! cargo run --release -p dbmount --example bench -- --only mem-gridfs,given --source mongodb://127.0.0.1/new.fs
 //! ```
 //!
 //! It needs `redis-server`, `redis-cli` and `redis-benchmark` in the path, and starts a server of
@@ -47,6 +50,9 @@ struct Options {
     /// Only these targets
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Target::RedisTcp, Target::RedisUnix, Target::Mem])]
     only: Vec<Target>,
+    /// What the target `given` mounts; it must be empty, and the work leaves little behind
+    #[arg(long, required_if_eq("only", "given"))]
+    source: Option<String>,
     /// Only this work
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Work::Limits, Work::Small, Work::Bulk, Work::Tree, Work::Index])]
     work: Vec<Work>,
@@ -64,6 +70,28 @@ enum Target {
     RedisUnix,
     /// The simulated server in the daemon's own process: what FUSE and the engine cost
     Mem,
+    /// A volume on the server over TCP
+    VolumeTcp,
+    /// The same over its unix socket
+    VolumeUnix,
+    /// A volume on the simulated server
+    MemVolume,
+    /// A bucket on the simulated MongoDB
+    MemGridfs,
+    /// What `--source` says
+    Given,
+}
+
+impl Target {
+    /// On a server that outlives the mount.
+    fn is_kept(self) -> bool {
+        !matches!(self, Target::Mem | Target::MemVolume | Target::MemGridfs)
+    }
+
+    /// It shows the keys of this program's own server.
+    fn is_keyspace(self) -> bool {
+        matches!(self, Target::RedisTcp | Target::RedisUnix)
+    }
 }
 
 /// What is done on it.
@@ -146,7 +174,7 @@ impl Bench<'_> {
         for (work, measure) in all {
             if self.options.work.contains(&work) {
                 eprintln!("{:?}: {work:?} …", self.target);
-                self.server.empty()?;
+                self.prepare()?;
                 measure(self, table)
                     .map_err(|line| format!("{:?}, {work:?}: {line}", self.target))?;
             }
@@ -154,20 +182,37 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Mounts the target. What an earlier mount of a server left is there again.
-    fn mount(&self) -> Result<Mount, String> {
-        let source = match self.target {
+    /// Nothing is on the server but, if that is to be mounted, a volume.
+    fn prepare(&self) -> Result<(), String> {
+        self.server.empty()?;
+        match self.target {
+            Target::VolumeTcp | Target::VolumeUnix => self.program.format(&self.source()),
+            _ => Ok(()),
+        }
+    }
+
+    fn source(&self) -> String {
+        match self.target {
             Target::RedisTcp => self.server.tcp_url(),
             Target::RedisUnix => self.server.unix_url(),
             Target::Mem => "mem:keys".to_owned(),
-        };
-        self.program.mount(&source, self.dir)
+            Target::VolumeTcp => format!("{}?volume=bench", self.server.tcp_url()),
+            Target::VolumeUnix => format!("{}?volume=bench", self.server.unix_url()),
+            Target::MemVolume => "mem:volume".to_owned(),
+            Target::MemGridfs => "mem:gridfs".to_owned(),
+            Target::Given => self.options.source.clone().unwrap_or_default(),
+        }
+    }
+
+    /// Mounts the target. What an earlier mount of a server left is there again.
+    fn mount(&self) -> Result<Mount, String> {
+        self.program.mount(&self.source(), self.dir)
     }
 
     /// A mount that knows nothing yet of what is on the server. What is in memory only would be
     /// gone, so `mem:` stays as it is.
     fn remount(&self, mount: Mount) -> Result<Mount, String> {
-        if self.target == Target::Mem {
+        if !self.target.is_kept() {
             return Ok(mount);
         }
         mount.unmount()?;

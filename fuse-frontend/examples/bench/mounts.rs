@@ -39,6 +39,16 @@ impl Program {
         Ok(Program(program))
     }
 
+    /// Makes a volume.
+    pub(crate) fn format(&self, source: &str) -> Result<(), String> {
+        let output = Command::new(&self.0).args(["format", source]).output();
+        let output = output.map_err(|error| error.to_string())?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
+
     /// Mounts a source in a folder of its own below `dir`, in the foreground of a child process.
     pub(crate) fn mount(&self, source: &str, dir: &Path) -> Result<Mount, String> {
         let point = dir.join("mnt");

@@ -5,9 +5,9 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::Bench;
 use crate::table::{Limit, Measure, Table};
 use crate::timing::{Samples, each, rate};
-use crate::{Bench, Target};
 
 const BODY: [u8; 100] = [b'x'; 100];
 /// How often a listing that lacks something is taken before all is given up.
@@ -38,7 +38,7 @@ pub(crate) fn measure(bench: &Bench<'_>, table: &mut Table) -> Result<(), String
     for run in 0..bench.options.runs {
         warm(&mount.at(&format!("run{run}")), bench.options.files, &mut samples)?;
     }
-    if bench.target != Target::Mem {
+    if bench.target.is_kept() {
         let files = bench.options.files;
         let dir = mount.at("cold");
         let name = |i| dir.join(format!("f{i:06}"));

@@ -102,14 +102,20 @@ impl Table {
     fn limit_of(&self, limit: Limit, target: Target) -> Option<f64> {
         let (_, tcp, unix) = self.limits.iter().find(|(it, ..)| *it == limit)?;
         match target {
-            Target::RedisTcp => *tcp,
-            Target::RedisUnix => *unix,
-            Target::Mem => None,
+            Target::RedisTcp | Target::VolumeTcp => *tcp,
+            Target::RedisUnix | Target::VolumeUnix => *unix,
+            _ => None,
         }
     }
 
-    fn mem_of(&self, row: &Row) -> Option<f64> {
-        let column = self.targets.iter().position(|it| *it == Target::Mem)?;
+    /// What the same layout reaches without a server.
+    fn mem_of(&self, row: &Row, target: Target) -> Option<f64> {
+        let ceiling = match target {
+            Target::VolumeTcp | Target::VolumeUnix => Target::MemVolume,
+            Target::Given => Target::MemGridfs,
+            _ => Target::Mem,
+        };
+        let column = self.targets.iter().position(|it| *it == ceiling)?;
         row.values[column]
     }
 }
@@ -119,6 +125,11 @@ fn heading(target: Target) -> &'static str {
         Target::RedisTcp => "redis-tcp",
         Target::RedisUnix => "redis-unix",
         Target::Mem => "mem",
+        Target::VolumeTcp => "volume-tcp",
+        Target::VolumeUnix => "volume-unix",
+        Target::MemVolume => "mem-volume",
+        Target::MemGridfs => "mem-gridfs",
+        Target::Given => "given",
     }
 }
 
@@ -128,7 +139,7 @@ impl fmt::Display for Table {
             write!(f, "{:<36} {:>7}", "", "")?;
             for &target in &self.targets {
                 write!(f, " {:>11}", heading(target))?;
-                if target != Target::Mem {
+                if target.is_kept() {
                     write!(f, " {:>6} {:>6}", "/limit", "/mem")?;
                 }
             }
@@ -138,10 +149,10 @@ impl fmt::Display for Table {
             write!(f, "{:<36} {:>7}", row.measure.name, row.measure.unit)?;
             for (&target, &value) in self.targets.iter().zip(&row.values) {
                 write!(f, " {:>11}", figure(value))?;
-                if target != Target::Mem {
+                if target.is_kept() {
                     let limit = self.limit_of(row.measure.limit, target);
                     write!(f, " {:>6}", ratio(value, limit))?;
-                    write!(f, " {:>6}", ratio(value, self.mem_of(row)))?;
+                    write!(f, " {:>6}", ratio(value, self.mem_of(row, target)))?;
                 }
             }
             writeln!(f, "  {}", row.measure.limit.name())?;
