@@ -12,6 +12,9 @@ use crate::shell::{run_within, shell, until, within};
 
 /// What one operation may take.
 const TIMEOUT: &str = "2";
+/// The same where the server is never away for long, and only its disk may be slow: it waits for
+/// that with every write.
+const SLOW_DISK: &str = "10";
 /// What a few may that the kernel lets into one directory in turn: the first waits for the whole
 /// timeout, and the others less, as the server is known to be away then.
 const IN_TIME: Duration = Duration::from_secs(15);
@@ -24,7 +27,7 @@ fn durable() -> Server {
 #[test]
 fn copying_survives_a_kill_and_a_restart() {
     let mut server = durable();
-    let mount = Mount::with(&server, &["--timeout", TIMEOUT]);
+    let mount = Mount::with(&server, &["--timeout", SLOW_DISK]);
     let from = tempfile::tempdir().unwrap();
     for n in 0..400 {
         let line = format!("{n}\n");
