@@ -6,13 +6,13 @@
 //! [`Executor`](crate::sim::ops::Executor). On the way the world asserts what every driver of an
 //! engine relies on: each request is answered once and in time, due timers fire, nothing runs on
 //! for ever. It is plain data, so a test may clone it and look around in the copy.
-
 //!
 //! | file | what it is for |
 //! |---|---|
 //! | `site.rs` | what a world is made of: a layout and its server |
 //! | `keyspace.rs` | the keys layout over the simulated Redis |
 //! | `bucket.rs` | the gridfs layout over the simulated MongoDB |
+//! | `disk.rs` | the volume layout over the simulated Redis |
 //! | `net.rs` | lanes, which break and stand still |
 //! | `kernel.rs` | paths, references and caches of the kernel before a mount |
 //! | `sabotage.rs` | faults put in on purpose, for plays to notice |
