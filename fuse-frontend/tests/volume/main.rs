@@ -2,6 +2,8 @@
 //! the programs that lean on them.
 
 #[cfg(test)]
+mod kills;
+#[cfg(test)]
 mod locks;
 #[cfg(test)]
 #[path = "../live/mount.rs"]
