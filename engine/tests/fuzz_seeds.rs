@@ -1,15 +1,22 @@
 //! The seeds of the fuzz targets, inputs that once failed among them, run as tests.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dbmount_engine::sim::fuzz;
 use dbmount_engine::sim::generate::Random;
+use dbmount_transport_mongo::fuzz as mongo;
+use dbmount_transport_redis::fuzz as redis;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz")
+}
 
 /// Runs a body on every seed of a target; with `DBMOUNT_FUZZ_CHANGES=N`, on N changes of each too,
 /// where there is no libFuzzer at hand.
 fn each(target: &str, body: fn(&[u8])) {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(target);
+    let dir = folder().join("seeds").join(target);
     let changes = std::env::var("DBMOUNT_FUZZ_CHANGES").ok().and_then(|n| n.parse().ok());
     let mut seeds = 0;
     for file in fs::read_dir(&dir).unwrap_or_else(|why| panic!("{}: {why}", dir.display())) {
@@ -48,42 +55,43 @@ fn changed(seed: &[u8], n: u64) -> Vec<u8> {
     data
 }
 
-#[test]
-fn operations_keys() {
-    each("operations_keys", fuzz::operations_keys);
+macro_rules! targets {
+    ($($target:ident: $body:path,)*) => {
+        $(
+            #[test]
+            fn $target() {
+                each(stringify!($target), $body);
+            }
+        )*
+
+        /// A target that is added must be added here too.
+        #[test]
+        fn every_target_is_here() {
+            let files = fs::read_dir(folder().join("fuzz_targets")).expect("the targets");
+            let names = files.map(|file| file.expect("an entry").path().with_extension(""));
+            let there: BTreeSet<String> = names
+                .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+                .collect();
+            assert_eq!(there, BTreeSet::from([$(stringify!($target).to_owned()),*]));
+        }
+    };
 }
 
-#[test]
-fn operations_gridfs() {
-    each("operations_gridfs", fuzz::operations_gridfs);
-}
-
-#[test]
-fn operations_volume() {
-    each("operations_volume", fuzz::operations_volume);
-}
-
-#[test]
-fn hostile_keys() {
-    each("hostile_keys", fuzz::hostile_keys);
-}
-
-#[test]
-fn hostile_gridfs() {
-    each("hostile_gridfs", fuzz::hostile_gridfs);
-}
-
-#[test]
-fn hostile_volume() {
-    each("hostile_volume", fuzz::hostile_volume);
-}
-
-#[test]
-fn logs() {
-    each("replay_log", fuzz::replay_log);
-}
-
-#[test]
-fn names() {
-    each("names", fuzz::names);
+targets! {
+    operations_keys: fuzz::operations_keys,
+    operations_gridfs: fuzz::operations_gridfs,
+    operations_volume: fuzz::operations_volume,
+    hostile_keys: fuzz::hostile_keys,
+    hostile_gridfs: fuzz::hostile_gridfs,
+    hostile_volume: fuzz::hostile_volume,
+    alike: fuzz::alike,
+    volume_records: fuzz::volume_records,
+    replay_log: fuzz::replay_log,
+    names: fuzz::names,
+    resp_stream: redis::stream,
+    redis_url: redis::url,
+    mongo_stream: mongo::stream,
+    mongo_message: mongo::message,
+    mongo_uri: mongo::connection_string,
+    bson: mongo::document,
 }

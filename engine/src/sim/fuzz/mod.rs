@@ -5,9 +5,13 @@
 //! |---|---|
 //! | `hostile.rs` | requests in any order, and a server that answers anything |
 //! | `forge.rs` | what such a server says |
+//! | `alike.rs` | the same operations on all layouts |
+//! | `records.rs` | the records of a volume |
 
+mod alike;
 mod forge;
 mod hostile;
+mod records;
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -121,6 +125,16 @@ fn operations<S: Site>(data: &[u8]) {
     if let Some(why) = wrong {
         panic!("{why}\nseed {} in {weather:?}, after {steps:#?}", stage.seed);
     }
+}
+
+/// Plays operations on all layouts, which come to the same.
+pub fn alike(data: &[u8]) {
+    alike::alike(data);
+}
+
+/// Keys and records of a volume, whatever they hold.
+pub fn volume_records(data: &[u8]) {
+    records::records(data);
 }
 
 /// A log of a session, whatever it holds.
