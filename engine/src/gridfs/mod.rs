@@ -23,7 +23,7 @@
 //! # Round trips
 //!
 //! How many batches an operation waits for when the kernel has just looked up the names it is
-//! about. `tests/sim/round_trips_bucket.rs` counts them, with this table as its data. A batch whose
+//! about. `tests/sim/round_trips_posix.rs` counts them, with this table as its data. A batch whose
 //! later commands rely on the earlier ones takes more than one turn on the wire.
 //!
 #![doc = include_str!("round_trips.md")]

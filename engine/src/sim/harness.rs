@@ -33,7 +33,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::config::Config;
-use crate::contract::{Batch, Input, Notice, Output};
+use crate::contract::{Batch, Input, Invalidation, Notice, Output};
 use crate::engine::Engine;
 use crate::errno::Errno;
 use crate::id::{Lane, OpId};
@@ -133,6 +133,8 @@ struct Mount<S: Site> {
     sent: Vec<Batch<BackendOf<S>>>,
     /// How many of these its answer took.
     took: usize,
+    /// What the kernel was told to forget since the last request.
+    invalidated: Vec<Invalidation>,
     /// It dies after so many further steps; at 0 it is dead and answers nothing.
     doom: Option<u64>,
     /// The longest write so far.
@@ -197,6 +199,7 @@ impl<S: Site> World<S> {
             batches: 0,
             sent: Vec::new(),
             took: 0,
+            invalidated: Vec::new(),
             doom: None,
             largest: 0,
             executed: 0,
@@ -304,6 +307,12 @@ impl<S: Site> World<S> {
         &self.mounts[at].sent[..self.mounts[at].took]
     }
 
+    /// What a mount has told the kernel to forget since its last request was made.
+    #[must_use]
+    pub fn last_invalidations(&self, at: usize) -> &[Invalidation] {
+        &self.mounts[at].invalidated
+    }
+
     /// What a mount had to say so far.
     #[must_use]
     pub fn notices(&self, at: usize) -> &[Notice] {
@@ -383,6 +392,7 @@ impl<S: Site> World<S> {
         let mount = &mut self.mounts[at];
         mount.sent.clear();
         mount.took = 0;
+        mount.invalidated.clear();
         let op = OpId(mount.next_op);
         mount.next_op += 1;
         let deadline = match &request {
@@ -565,7 +575,10 @@ impl<S: Site> World<S> {
                     mount.answers.insert(op, answer);
                 }
                 Output::Invalidate(_) if self.sabotage == Some(Sabotage::InvalidationsLost) => {}
-                Output::Invalidate(what) => mount.kernel.invalidate(&what),
+                Output::Invalidate(what) => {
+                    mount.kernel.invalidate(&what);
+                    mount.invalidated.push(what);
+                }
                 Output::Notice(notice) => mount.notices.push(notice),
                 Output::Abandon(_) => {}
             }

@@ -11,7 +11,8 @@ use crate::decide::{Change, Facts, Patch, Plan};
 use crate::engine::Cx;
 use crate::id::{Ino, Lane, Token};
 use crate::layout::{Outcome, Step, Work};
-use crate::op::Kind;
+use crate::op::{Attr, Name};
+use crate::time::Mono;
 
 use super::clean::Then;
 use super::key::DataId;
@@ -166,8 +167,14 @@ impl Volume {
                 self.stamped(*ino, former, program.stamp, cx);
             }
         }
+        let sure = told.is_some();
         for change in &plan.changes {
-            self.follow(change, program);
+            match change {
+                Change::Create { dir, name, attr, .. } if sure => {
+                    self.made(attr, (*dir, name), program.stamp, cx.now.mono);
+                }
+                change => self.follow(change, program),
+            }
         }
         let mut left = None;
         for result in &program.results {
@@ -197,6 +204,17 @@ impl Volume {
         }
     }
 
+    /// An inode was made, and the reply is from that very moment. Its push is an echo like that of
+    /// any change of ours, although there was nothing to be marked as such before.
+    fn made(&mut self, attr: &Attr, (dir, name): (Ino, &Name), stamp: Stamp, now: Mono) {
+        let pushed = self.tree.made(&Inode::new(*attr, None, stamp), (dir, name.clone()));
+        self.tree.learn_name(dir, name, Some((attr.kind, attr.ino)));
+        self.own(attr.ino, now);
+        if pushed {
+            self.verify(attr.ino, now);
+        }
+    }
+
     /// Brings what is known up to date with a change that was applied.
     fn follow(&mut self, change: &Change, program: &Program) {
         let kind_of = |volume: &Self, ino| volume.tree.get(ino).map(|node| node.kind);
@@ -205,9 +223,6 @@ impl Volume {
                 let inode = Inode::new(*attr, None, program.stamp);
                 self.tree.learn(&inode, Some((*dir, name.clone())));
                 self.tree.learn_name(*dir, name, Some((attr.kind, attr.ino)));
-                if attr.kind == Kind::Dir {
-                    self.tree.made(attr.ino);
-                }
             }
             Change::Link { ino, dir, name } => {
                 if let Some(kind) = kind_of(self, *ino) {

@@ -274,7 +274,7 @@ impl Volume {
         }
     }
 
-    fn verify(&mut self, ino: Ino, now: Mono) {
+    pub(super) fn verify(&mut self, ino: Ino, now: Mono) {
         self.live.verify.insert(ino);
         self.live.verify_at.get_or_insert(now.after(VERIFY_AFTER));
     }

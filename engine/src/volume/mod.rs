@@ -23,6 +23,15 @@
 //! | [`fsck`] | checking and mending |
 //! | [`gc`] | reclaiming at once |
 //! | [`info`] | figures |
+//!
+//! # Round trips
+//!
+//! How many batches an operation waits for when the kernel has just looked up the names it is
+//! about. `tests/sim/round_trips_posix.rs` counts them, with this table as its data. What this mount
+//! changes itself takes nothing away from what its kernel remembers. To shorten a file takes a
+//! second batch, which removes what its last block holds beyond the new end.
+//!
+#![doc = include_str!("round_trips.md")]
 
 mod append;
 mod attach;

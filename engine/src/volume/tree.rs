@@ -155,11 +155,15 @@ impl Tree {
         (node.kind == Kind::Dir).then(|| &mut **node.dir.get_or_insert_default())
     }
 
-    /// A directory that was just made, and has no names.
-    pub(super) fn made(&mut self, ino: Ino) {
-        if let Some(dir) = self.dir(ino) {
+    /// An inode was just made here; a directory has no names yet. Returns whether a push has named
+    /// it already: on its own connection that may come before the reply.
+    pub(super) fn made(&mut self, inode: &Inode, at: (Ino, Name)) -> bool {
+        let pushed = self.strays.remove(&inode.attr.ino).is_some();
+        self.learn(inode, Some(at));
+        if let Some(dir) = self.dir(inode.attr.ino) {
             dir.complete = true;
         }
+        pushed
     }
 
     /// Where a name leads, if that is known: `Some(None)` when it does not exist.

@@ -15,7 +15,7 @@ mod overlap;
 mod pinned;
 mod prefix;
 mod round_trips;
-mod round_trips_bucket;
+mod round_trips_posix;
 mod shared;
 mod storm;
 mod tapes;

@@ -1,26 +1,29 @@
-//! The table of round trips in the documentation of the GridFS layout is this test's data.
+//! The tables of round trips in the documentation of the GridFS and the volume layout are this
+//! test's data; and a mount that changes something has nothing to tell its own kernel.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dbmount_engine::id::{Fh, LockOwner};
 use dbmount_engine::op::{OpenFlags, RenameMode, SetAttr, XattrMode};
-use dbmount_engine::sim::harness::{Bucket, CALLER, Setup, Site, Weather, World};
+use dbmount_engine::sim::harness::{Bucket, CALLER, Disk, Setup, Site, Weather, World};
 use dbmount_engine::{Ino, Kind, Name, Request, Response};
 
-const TABLE: &str = include_str!("../../src/gridfs/round_trips.md");
+const BUCKET: &str = include_str!("../../src/gridfs/round_trips.md");
+const DISK: &str = include_str!("../../src/volume/round_trips.md");
 
 /// A mount of a few files, whose names the kernel has looked up; a second mount is another program.
-struct Warm {
-    world: World<Bucket>,
+struct Warm<S: Site> {
+    world: World<S>,
     file: Ino,
     dir: Ino,
     link: Ino,
 }
 
-impl Warm {
-    fn new() -> Warm {
-        let mut world = World::new(1, Weather::CALM);
+impl<S: Site> Warm<S> {
+    fn new(seed: u64, weather: Weather) -> Warm<S> {
+        let mut world = World::new(seed, weather);
         world.mount(&Setup::default());
         let other = world.mount(&Setup::default());
         let mut warm = Warm { world, file: Ino::ROOT, dir: Ino::ROOT, link: Ino::ROOT };
@@ -102,6 +105,12 @@ impl Warm {
         };
         match row {
             "lookup of a name" => Request::Lookup { parent: dir, name: name("in") },
+            "lookup of a name in a new directory" => {
+                let made = Request::Mkdir { parent, name: name("new"), perm: 0o755, caller };
+                let Response::Entry(entry) = self.ask(0, made) else { panic!("no directory") };
+                Request::Lookup { parent: entry.attr.ino, name: name("none") }
+            }
+            "getattr of a new file" => Request::GetAttr { ino: self.create(0, parent, "new").0 },
             "lookup of a name that was just looked up" => {
                 Request::Lookup { parent, name: name("file") }
             }
@@ -125,6 +134,13 @@ impl Warm {
                 Request::Symlink { parent, name: name("new"), target, caller }
             }
             "link" => Request::Link { ino: file, parent, name: name("new") },
+            "exchange" => Request::Rename {
+                parent,
+                name: name("file"),
+                to_parent: parent,
+                to_name: name("other"),
+                mode: RenameMode::Exchange,
+            },
             "readlink" => Request::ReadLink { ino: self.link },
             "unlink" => Request::Unlink { parent, name: name("file") },
             "rmdir" => Request::Rmdir { parent, name: name("empty") },
@@ -153,6 +169,19 @@ impl Warm {
             "read, cold" => {
                 let fh = self.open(file, false);
                 Request::Read { ino: file, fh, offset: 0, size: 4096 }
+            }
+            "read of what was just written" => {
+                let (ino, fh) = self.create(0, parent, "new");
+                self.write(0, ino, fh, b"data");
+                self.ask(0, Request::Flush { ino, fh, owner });
+                Request::Read { ino, fh, offset: 0, size: 4096 }
+            }
+            "getattr of what was just written" => {
+                let Request::Read { ino, .. } = self.request("read of what was just written")
+                else {
+                    unreachable!("it is a read")
+                };
+                Request::GetAttr { ino }
             }
             "write" => {
                 let fh = self.open(file, false);
@@ -195,25 +224,62 @@ fn name(text: &str) -> Name {
     Name::from(text)
 }
 
-#[test]
-fn round_trips_to_a_bucket_are_as_the_table_says() {
-    assert_eq!(Bucket::NAME, "gridfs");
-    let mut seen = BTreeSet::new();
-    let mut wrong = Vec::new();
-    for line in TABLE.lines().skip(2) {
+/// The rows of a table: what is done, and how many batches it takes.
+fn rows(table: &str) -> impl Iterator<Item = (&str, usize)> {
+    table.lines().skip(2).map(|line| {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
         let [row, batches] = cells[..] else { panic!("{line:?}") };
+        (row, batches.parse().expect("a number of batches"))
+    })
+}
+
+fn are_as_it_says<S: Site>(table: &str) {
+    let mut seen = BTreeSet::new();
+    let mut wrong = Vec::new();
+    for (row, batches) in rows(table) {
         assert!(seen.insert(row), "{row} stands twice");
-        let mut warm = Warm::new();
+        let mut warm: Warm<S> = Warm::new(1, Weather::CALM);
         let request = warm.request(row);
         warm.world.settle();
         // That there is no such attribute is an answer too.
         let _answer = warm.world.request(0, request);
         let took = warm.world.last_batches(0);
-        if took.len() != batches.parse::<usize>().unwrap() {
+        if took.len() != batches {
             wrong.push(format!("{row}: {} instead of {batches}: {took:?}", took.len()));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(seen.len() > 30, "rows are missing");
+}
+
+#[test]
+fn round_trips_to_a_bucket_are_as_the_table_says() {
+    are_as_it_says::<Bucket>(BUCKET);
+}
+
+#[test]
+fn round_trips_to_a_volume_are_as_the_table_says() {
+    are_as_it_says::<Disk>(DISK);
+}
+
+/// An echo that is taken for a change by others costs the kernel what it remembers, and the next
+/// look at it a round trip.
+#[test]
+fn the_kernel_is_not_told_of_its_own_changes() {
+    let mut wrong = BTreeSet::new();
+    for (row, _) in rows(DISK).filter(|(row, _)| !row.contains("by another program")) {
+        for seed in 0..8 {
+            let mut warm: Warm<Disk> =
+                Warm::new(seed, Weather { duplicates: 0, ..Weather::BREEZE });
+            let request = warm.request(row);
+            let _answer = warm.world.request(0, request);
+            // What is taken for an echo is made sure of.
+            warm.world.sleep(Duration::from_millis(100));
+            let told = warm.world.last_invalidations(0);
+            if !told.is_empty() {
+                wrong.insert(format!("{row}: {told:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
