@@ -23,6 +23,7 @@ pub enum Errno {
     ENODATA,
     ENODEV,
     ENOENT,
+    ENOLCK,
     ENOMEM,
     ENOSPC,
     ENOSYS,

@@ -57,7 +57,7 @@ impl fmt::Display for Name {
     }
 }
 
-/// Who asks: the filesystem ids of the calling process.
+/// Who asks: the filesystem ids of the calling process, and what it wants of new files.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -69,6 +69,9 @@ pub struct Caller {
     pub gid: u32,
     /// Its thread id, for messages only.
     pub pid: u32,
+    /// The permissions that what it makes is not to have (`umask(2)`), `0777`; 0 where the kernel
+    /// has applied that itself.
+    pub umask: u16,
 }
 
 /// What kind of file an inode is (`S_IFMT`).
@@ -236,7 +239,7 @@ pub enum Request {
     ReadLink {
         ino: Ino,
     },
-    /// Regular files too, when `kind` is `File`. `perm` has the umask applied.
+    /// Regular files too, when `kind` is `File`.
     Mknod {
         parent: Ino,
         name: Name,

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use dbmount_engine::lock::{LockKind, LockMode};
 use dbmount_engine::op::SetAttr;
-use dbmount_engine::{Fh, Ino, LockOwner, Name, Request as Op};
+use dbmount_engine::{Caller, Fh, Ino, LockOwner, Name, Request as Op};
 use fuser::{
     BsdFileFlags, Errno, FileHandle, Filesystem, INodeNo, InitFlags, IoctlFlags, KernelConfig,
     OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, Request, TimeOrNow, WriteFlags,
@@ -32,15 +32,17 @@ const MAX_BACKGROUND: u16 = 128;
 /// What is asked of the kernel, where it has it.
 ///
 /// Not among them: `EXPORT_SUPPORT` (NFS would look up `.` and `..` of inodes long forgotten),
-/// `DONT_MASK` (the kernel applies the umask), `WRITEBACK_CACHE` (it halved sequential
+/// `WRITEBACK_CACHE` (it halved sequential
 /// writes, and hides from the engine when a file changed), `SETXATTR_EXT`, `HANDLE_KILLPRIV_V2`
 /// and `ALLOW_IDMAP` (fuser 0.18 does not decode what the kernel then sends).
-const WANTED: [InitFlags; 9] = [
+const WANTED: [InitFlags; 10] = [
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_ASYNC_DIO,
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_BIG_WRITES,
     InitFlags::FUSE_CACHE_SYMLINKS,
+    // What is open for appending is not cached, and can be mapped all the same.
+    InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_MAX_PAGES,
     InitFlags::FUSE_PARALLEL_DIROPS,
@@ -50,6 +52,10 @@ const WANTED: [InitFlags; 9] = [
 /// Asked for as well where locks hold between mounts. Without these the kernel keeps locks itself,
 /// which is right for one mount.
 const WANTED_FOR_LOCKS: [InitFlags; 2] = [InitFlags::FUSE_POSIX_LOCKS, InitFlags::FUSE_FLOCK_LOCKS];
+
+/// Asked for as well where inodes have ACLs: the kernel checks them, and leaves the umask to the
+/// engine, which knows where a default ACL takes its place. One without the other would be wrong.
+const WANTED_FOR_ACLS: InitFlags = InitFlags::FUSE_POSIX_ACL.union(InitFlags::FUSE_DONT_MASK);
 
 /// The minor version of the interface from which the kernel is known to ask for directories in
 /// buffers as large as the program's own; before, in pages of memory.
@@ -65,13 +71,21 @@ pub struct Adapter<M: Machine> {
     /// What a page of a directory may take. fuser does not tell how large the kernel's buffer is;
     /// what does not fit is given back (see [`Reply::send`]).
     readdir_budget: u32,
+    /// The kernel leaves the umask to the engine.
+    masks: bool,
 }
 
 impl<M: Machine> Adapter<M> {
     /// An adapter to a driver.
     #[must_use]
     pub fn new(driver: Arc<Driver<M>>) -> Self {
-        Adapter { driver, readdir_budget: READDIR_PAGE }
+        Adapter { driver, readdir_budget: READDIR_PAGE, masks: false }
+    }
+
+    /// Who makes something, and what it is not to be allowed.
+    fn maker(&self, req: &Request, umask: u32) -> Caller {
+        let umask = if self.masks { convert::perm_of_mode(umask) & 0o777 } else { 0 };
+        Caller { umask, ..convert::caller(req) }
     }
 
     fn readdir_request(&self, ino: INodeNo, fh: FileHandle, offset: u64, plus: bool) -> Op {
@@ -87,6 +101,9 @@ impl<M: Machine> Filesystem for Adapter<M> {
             if config.add_capabilities(flag).is_err() {
                 tracing::debug!(?flag, "this kernel does not have it");
             }
+        }
+        if self.driver.caps().acls {
+            self.masks = config.add_capabilities(WANTED_FOR_ACLS).is_ok();
         }
         // Each setter refuses what is out of range with the nearest value in it.
         if let Err(nearest) = config.set_max_write(MAX_WRITE) {
@@ -168,7 +185,7 @@ impl<M: Machine> Filesystem for Adapter<M> {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         rdev: u32,
         reply: fuser::ReplyEntry,
     ) {
@@ -179,7 +196,7 @@ impl<M: Machine> Filesystem for Adapter<M> {
             kind,
             perm: convert::perm_of_mode(mode),
             rdev,
-            caller: convert::caller(req),
+            caller: self.maker(req, umask),
         };
         self.driver.request(request, Reply::Entry(reply));
     }
@@ -190,14 +207,14 @@ impl<M: Machine> Filesystem for Adapter<M> {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         reply: fuser::ReplyEntry,
     ) {
         let request = Op::Mkdir {
             parent: Ino(parent.0),
             name: name_of(name),
             perm: convert::perm_of_mode(mode),
-            caller: convert::caller(req),
+            caller: self.maker(req, umask),
         };
         self.driver.request(request, Reply::Entry(reply));
     }
@@ -437,7 +454,7 @@ impl<M: Machine> Filesystem for Adapter<M> {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: fuser::ReplyCreate,
     ) {
@@ -446,7 +463,7 @@ impl<M: Machine> Filesystem for Adapter<M> {
             name: name_of(name),
             perm: convert::perm_of_mode(mode),
             flags: convert::open_flags(flags),
-            caller: convert::caller(req),
+            caller: self.maker(req, umask),
         };
         self.driver.request(request, Reply::Create(reply));
     }

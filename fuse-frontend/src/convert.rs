@@ -38,6 +38,7 @@ pub fn errno(errno: Errno) -> fuser::Errno {
         Errno::ENODATA => fuser::Errno::ENODATA,
         Errno::ENODEV => fuser::Errno::ENODEV,
         Errno::ENOENT => fuser::Errno::ENOENT,
+        Errno::ENOLCK => fuser::Errno::ENOLCK,
         Errno::ENOMEM => fuser::Errno::ENOMEM,
         Errno::ENOSPC => fuser::Errno::ENOSPC,
         Errno::ENOSYS => fuser::Errno::ENOSYS,
@@ -167,7 +168,7 @@ pub fn set_time(time: TimeOrNow) -> SetTime {
 /// The process that asks.
 #[must_use]
 pub fn caller(request: &fuser::Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
+    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid(), umask: 0 }
 }
 
 /// The flags of `open(2)` that mean something to the engine.

@@ -14,6 +14,8 @@ const ALL_PERM: u16 = 0o7777;
 const SET_UID: u16 = 0o4000;
 const SET_GID: u16 = 0o2000;
 const GROUP_EXEC: u16 = 0o0010;
+/// In nanoseconds.
+const DAY: i64 = 24 * 3600 * 1_000_000_000;
 
 pub(super) fn get(view: &View<'_>, ino: Ino) -> Result<Decision, Stop> {
     Ok(Decision::Reply(Ok(Reply::Attr(ask::inode(view, ino)?))))
@@ -59,6 +61,15 @@ pub(super) fn set(view: &View<'_>, ino: Ino, set: &SetAttr) -> Result<Decision, 
     }))
 }
 
+/// Whether a program that reads marks the access time under `relatime` (mount(8)): when the last
+/// change is not older, or the last access was a day ago. Linux's `relatime_need_update`.
+#[must_use]
+pub fn marks_access(attr: &Attr, now: Wall) -> bool {
+    attr.atime <= attr.mtime
+        || attr.atime <= attr.ctime
+        || now.0.saturating_sub(attr.atime.0) >= DAY
+}
+
 /// truncate(2): EISDIR for a directory, EINVAL for what is no regular file, EFBIG.
 pub(super) fn may_resize(view: &View<'_>, attr: &Attr, size: u64) -> Result<(), Errno> {
     match attr.kind {
@@ -87,7 +98,7 @@ fn after_chown(attr: &Attr, set: &SetAttr) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::testing::{ME, Twist::*, check, row};
+    use crate::decide::testing::{ME, Twist::*, World, check, row};
     use crate::op::Request;
 
     const KEEP: SetAttr =
@@ -95,6 +106,21 @@ mod tests {
 
     fn set(ino: u64, set: SetAttr) -> Request {
         Request::SetAttr { ino: Ino(ino), set, caller: ME }
+    }
+
+    #[test]
+    fn accesses_are_marked_after_changes_and_once_a_day() {
+        let read = |atime, mtime, ctime, now| {
+            let (atime, mtime, ctime) = (Wall(atime), Wall(mtime), Wall(ctime));
+            let Some(attr) = World::new(&[]).attr(Ino(2)) else { return false };
+            marks_access(&Attr { atime, mtime, ctime, ..attr }, Wall(now))
+        };
+        assert!(read(5, 5, 5, 6), "the first time");
+        assert!(read(5, 6, 1, 7), "written since");
+        assert!(read(5, 1, 6, 7), "changed since");
+        assert!(!read(5, 4, 4, DAY), "read since");
+        assert!(read(5, 4, 4, DAY + 5), "a day ago");
+        assert!(!read(5, 4, 4, i64::MIN), "a clock that was set back");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! permission, ownership and the sticky bit; that `.` and `..` are no names; that a path does not
 //! cross mounts (`EXDEV`); following symlinks (`ELOOP`); clearing set-id bits on write.
 
+mod acl;
 #[cfg(test)]
 #[cfg(feature = "sim")]
 mod against_model;
@@ -24,6 +25,7 @@ mod testing;
 mod view;
 mod xattrs;
 
+pub use attrs::marks_access;
 pub use plan::{Answer, Change, Check, Decision, Patch, Plan, Reply};
 pub use view::{Cached, Caps, Fact, Facts, Held, Missing, View, Want};
 

@@ -4,6 +4,7 @@ use alloc::vec;
 
 use bytes::Bytes;
 
+use crate::decide::acl;
 use crate::decide::ask::{self, Stop, both};
 use crate::decide::plan::{Answer, Change, Check, Decision, Plan, Reply};
 use crate::decide::ready;
@@ -67,10 +68,10 @@ pub(super) fn create(
         };
     }
     let new = new?;
-    let attr = new.attr(view, Kind::File, perm & ALL_PERM, caller);
+    let (attr, list) = new.inode(view, Kind::File, perm & ALL_PERM, caller)?;
     // Applied a second time, the name is not free, and the file is found and opened: that is
     // right unless the caller was promised to be the one who made it.
-    Ok(new.plan(view, attr, None, flags.exclusive, Answer::Created(attr.ino)))
+    Ok(new.plan(view, attr, None, list, flags.exclusive, Answer::Created(attr.ino)))
 }
 
 /// `node` is the kind, the permission bits and the device number.
@@ -92,11 +93,11 @@ pub(super) fn mknod(
     if kind != Kind::File && !view.caps.special_files {
         return Err(Errno::EPERM.into());
     }
-    let mut attr = new.attr(view, kind, perm & ALL_PERM, caller);
+    let (mut attr, list) = new.inode(view, kind, perm & ALL_PERM, caller)?;
     if matches!(kind, Kind::CharDevice | Kind::BlockDevice) {
         attr.rdev = rdev;
     }
-    Ok(new.plan(view, attr, None, true, Answer::Entry(attr.ino)))
+    Ok(new.plan(view, attr, None, list, true, Answer::Entry(attr.ino)))
 }
 
 pub(super) fn mkdir(
@@ -111,8 +112,8 @@ pub(super) fn mkdir(
     if view.caps.dir_nlink && new.dir.nlink >= view.caps.max_links {
         return Err(Errno::EMLINK.into());
     }
-    let attr = new.attr(view, Kind::Dir, perm & DIR_PERM, caller);
-    Ok(new.plan(view, attr, None, true, Answer::Entry(attr.ino)))
+    let (attr, list) = new.inode(view, Kind::Dir, perm & DIR_PERM, caller)?;
+    Ok(new.plan(view, attr, None, list, true, Answer::Entry(attr.ino)))
 }
 
 pub(super) fn symlink(
@@ -134,7 +135,7 @@ pub(super) fn symlink(
     // the length of the target.
     let mut attr = new.attr(view, Kind::Symlink, 0o777, caller);
     attr.size = target.len() as u64;
-    Ok(new.plan(view, attr, Some(target.clone()), true, Answer::Entry(attr.ino)))
+    Ok(new.plan(view, attr, Some(target.clone()), None, true, Answer::Entry(attr.ino)))
 }
 
 /// A further name of `ino`.
@@ -172,11 +173,12 @@ pub(super) fn link(view: &View<'_>, ino: Ino, parent: Ino, name: &Name) -> Resul
     }))
 }
 
-/// Where a new inode is to go, and the number it is to have.
+/// Where a new inode is to go, the number it is to have, and the default ACL there.
 struct Place<'a> {
     dir: Attr,
     name: &'a Name,
     ino: Ino,
+    default: Option<Bytes>,
 }
 
 /// The place for a new inode, where nothing is yet.
@@ -192,15 +194,16 @@ fn free_place<'a>(view: &View<'_>, parent: Ino, name: &'a Name) -> Result<Place<
     }
 }
 
-/// What is called `name` already, and the place for what is to be. The directory, the name and a
-/// fresh number are asked for at once; a number is not waited for when the name is taken.
+/// What is called `name` already, and the place for what is to be. The directory, the name, a
+/// fresh number and the default ACL are asked for at once; the latter two are not waited for when
+/// the name is taken.
 fn place<'a>(
     view: &View<'_>,
     parent: Ino,
     name: &'a Name,
 ) -> Result<(Option<Attr>, Result<Place<'a>, Stop>), Stop> {
     let fresh = match ask::writable(view) {
-        Ok(()) => view.fresh_ino(parent, name).map_err(Stop::from),
+        Ok(()) => both(view.fresh_ino(parent, name).map_err(Stop::from), default_acl(view, parent)),
         Err(errno) => Err(errno.into()),
     };
     let known = both(ask::directory(view, parent), ask::named(view, parent, name));
@@ -209,10 +212,34 @@ fn place<'a>(
         known => known,
     };
     let (dir, found) = known?;
-    Ok((found, fresh.map(|ino| Place { dir, name, ino })))
+    Ok((found, fresh.map(|(ino, default)| Place { dir, name, ino, default })))
+}
+
+fn default_acl(view: &View<'_>, dir: Ino) -> Result<Option<Bytes>, Stop> {
+    if view.caps.acls { Ok(view.xattr(dir, &acl::DEFAULT.into())?) } else { Ok(None) }
 }
 
 impl Place<'_> {
+    /// A new inode here but a symlink, which has no permissions: its attributes, and its access
+    /// ACL. Where there is a default ACL, that takes the place of the umask (`acl(5)`, "Object
+    /// creation and default ACLs").
+    fn inode(
+        &self,
+        view: &View<'_>,
+        kind: Kind,
+        perm: u16,
+        caller: Caller,
+    ) -> Result<(Attr, Option<Bytes>), Errno> {
+        let (perm, list) = match &self.default {
+            None => (perm & !caller.umask, None),
+            Some(default) => {
+                let (perm, listed) = acl::inherited(default, perm)?;
+                (perm, listed.then(|| default.clone()))
+            }
+        };
+        Ok((self.attr(view, kind, perm, caller), list))
+    }
+
     /// The attributes of a new inode here.
     ///
     /// POSIX open, mkdir, mknod: the owner is the effective (on Linux the filesystem) user id of
@@ -242,20 +269,24 @@ impl Place<'_> {
         view: &View<'_>,
         attr: Attr,
         target: Option<Bytes>,
+        access: Option<Bytes>,
         once: bool,
         answer: Answer,
     ) -> Decision {
         let dir = self.dir.ino;
-        let subdirs = i32::from(attr.kind == Kind::Dir);
-        Decision::Commit(Plan {
-            checks: vec![Check::LiveDir(dir), Check::Free(dir, self.name.clone())],
-            changes: vec![
-                Change::Create { dir, name: self.name.clone(), attr, target },
-                ask::touch(view, dir, subdirs),
-            ],
-            once,
-            answer,
-        })
+        let is_dir = attr.kind == Kind::Dir;
+        let mut changes = vec![Change::Create { dir, name: self.name.clone(), attr, target }];
+        // A directory hands the default on.
+        let default = self.default.filter(|_| is_dir);
+        for (name, value) in [(acl::ACCESS, access), (acl::DEFAULT, default)] {
+            if value.is_some() {
+                let (ino, name, at) = (attr.ino, name.into(), view.now);
+                changes.push(Change::Xattr { ino, name, value, at });
+            }
+        }
+        changes.push(ask::touch(view, dir, i32::from(is_dir)));
+        let checks = vec![Check::LiveDir(dir), Check::Free(dir, self.name.clone())];
+        Decision::Commit(Plan { checks, changes, once, answer })
     }
 }
 
@@ -331,6 +362,57 @@ mod tests {
             row("readlink: EINVAL of a file", read(2), "EINVAL"),
             row("readlink: EINVAL of a directory", read(1), "EINVAL"),
             row("readlink: gone is ESTALE", read(90), "ESTALE"),
+        ]);
+    }
+
+    #[test]
+    fn what_new_inodes_are_allowed() {
+        let caller = Caller { umask: 0o027, ..ME };
+        let create = |parent, perm| {
+            let (parent, flags) = (Ino(parent), OpenFlags { write: true, ..OpenFlags::default() });
+            Request::Create { parent, name: "new".into(), perm, flags, caller }
+        };
+        let mkdir =
+            |parent, perm| Request::Mkdir { parent: Ino(parent), name: "new".into(), perm, caller };
+        check(&[
+            row(
+                "open O_CREAT: without the bits of the umask",
+                create(1, 0o666),
+                "dir #1, free #1/new => create #1/new File #100 0640 10:20 n1 s0, touch #1 \
+                 => created #100",
+            ),
+            row(
+                "acl(5): a default list takes the place of the umask, and is the access list",
+                create(22, 0o666),
+                "dir #22, free #22/new => create #22/new File #100 0660 10:20 n1 s0, \
+                 list #100 system.posix_acl_access, touch #22 => created #100",
+            ),
+            row(
+                "acl(5): a default list that names nobody is in the mode",
+                create(23, 0o666),
+                "dir #23, free #23/new => create #23/new File #100 0644 10:20 n1 s0, touch #23 \
+                 => created #100",
+            ),
+            row(
+                "acl(5): a directory hands its default list on",
+                mkdir(22, 0o777),
+                "once: dir #22, free #22/new => create #22/new Dir #100 0660 10:20 n2 s0, \
+                 list #100 system.posix_acl_access, list #100 system.posix_acl_default, \
+                 touch #22 +1 => entry #100",
+            ),
+            row(
+                "a symlink has no permissions",
+                symlink(22, "new", b"file"),
+                "once: dir #22, free #22/new => create #22/new Symlink #100 0777 10:20 n1 s4 \
+                 -> b\"file\", touch #22 => entry #100",
+            ),
+            row(
+                "where there are no lists, none is handed on",
+                create(22, 0o666),
+                "dir #22, free #22/new => create #22/new File #100 0640 10:20 n1 s0, touch #22 \
+                 => created #100",
+            )
+            .with(&[NoAcls]),
         ]);
     }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{
     Answer, Cached, Caps, Change, Check, Decision, Fact, Facts, Held, Missing, Patch, Plan, Reply,
-    View, Want, decide,
+    View, Want, acl, decide,
 };
 use crate::id::Ino;
 use crate::op::{Attr, Caller, Kind, Name, Request, Response, StatFs, Whence, XattrMode};
@@ -19,7 +19,7 @@ use crate::time::Wall;
 /// The time of every decision.
 pub(super) const NOW: Wall = Wall(7);
 /// Who asks.
-pub(super) const ME: Caller = Caller { uid: 10, gid: 20, pid: 1 };
+pub(super) const ME: Caller = Caller { uid: 10, gid: 20, pid: 1, umask: 0 };
 
 /// What makes a row's world differ from the usual one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,7 @@ pub(super) enum Twist {
     NoDirNlink,
     NoRenameCtime,
     NoHoles,
+    NoAcls,
     Held(u64),
 }
 
@@ -109,11 +110,12 @@ impl World {
                 exchange: has(Twist::NoExchange),
                 max_file_size: 1 << 20,
                 max_links: 100,
-                max_xattr_size: if has(Twist::NoXattrs) { 8 } else { 0 },
+                max_xattr_size: if has(Twist::NoXattrs) { 44 } else { 0 },
                 reserved_xattrs: &[b"user.redis."],
                 dir_nlink: has(Twist::NoDirNlink),
                 rename_ctime: has(Twist::NoRenameCtime),
                 holes: has(Twist::NoHoles),
+                acls: has(Twist::NoAcls),
                 max_copy: if has(Twist::NoHoles) { 1 << 16 } else { 0 },
                 ..Caps::LEAST
             },
@@ -144,6 +146,9 @@ impl World {
             (15, "x", 19, Kind::File, 0o644, 1),
             (1, "hfull", 16, Kind::File, 0o644, 100),
             (1, "other", 17, Kind::File, 0o644, 1),
+            (1, "listed", 21, Kind::File, 0o4615, 1),
+            (1, "hands on", 22, Kind::Dir, 0o755, 2),
+            (1, "hands on modes", 23, Kind::Dir, 0o755, 2),
             (4, "leaf", 18, Kind::File, 0o644, 1),
             (0, "removed dir", 91, Kind::Dir, 0o755, 0),
             (0, "removed file", 92, Kind::File, 0o644, 0),
@@ -162,6 +167,13 @@ impl World {
         world.names.insert((Ino(3), "up to the root".into()), Ino(1));
         world.xattrs.insert((Ino(2), "user.set".into()), Bytes::from_static(b"v"));
         world.xattrs.insert((Ino(2), "user.redis.ttl".into()), Bytes::from_static(b"9"));
+        for (ino, name, list) in [
+            (21, acl::ACCESS, acl::some()),
+            (22, acl::DEFAULT, acl::some()),
+            (23, acl::DEFAULT, acl::minimal()),
+        ] {
+            world.xattrs.insert((Ino(ino), name.into()), list);
+        }
         world
     }
 
@@ -249,6 +261,11 @@ impl World {
             Want::Seek(..) => Fact::Seek(None),
             Want::FreshIno(..) => Fact::FreshIno(Ino(100)),
         }
+    }
+
+    /// The attributes of an inode.
+    pub(super) fn attr(&self, ino: Ino) -> Option<Attr> {
+        self.attrs.get(&ino).copied()
     }
 
     /// The attributes of an inode as a fact.
@@ -401,6 +418,7 @@ fn change_word(change: &Change) -> String {
         Change::Xattr { ino, name, value, at } => {
             assert_eq!(*at, NOW, "an attribute's change is now");
             match value {
+                Some(value) if *value == acl::some() => format!("list {ino:?} {name}"),
                 Some(value) => format!("xattr {ino:?} {name}={}", value.escape_ascii()),
                 None => format!("no xattr {ino:?} {name}"),
             }

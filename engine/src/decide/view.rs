@@ -130,6 +130,10 @@ pub struct Caps {
     /// Locks hold between mounts ([`Layout::lock`](crate::layout::Layout::lock)). Otherwise the
     /// kernel keeps them, for one mount.
     pub locks: bool,
+    /// POSIX ACLs: inodes have the extended attributes `system.posix_acl_*` as well.
+    pub acls: bool,
+    /// Access times that are no program's doing take no record of their own.
+    pub atime: bool,
 }
 
 impl Caps {
@@ -148,6 +152,8 @@ impl Caps {
         max_copy: 0,
         append: false,
         locks: false,
+        acls: false,
+        atime: false,
     };
 }
 

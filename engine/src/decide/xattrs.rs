@@ -5,13 +5,14 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use crate::decide::acl;
 use crate::decide::ask::{self, Stop, both};
-use crate::decide::plan::{Answer, Change, Check, Decision, Plan};
+use crate::decide::plan::{Answer, Change, Check, Decision, Patch, Plan};
 use crate::decide::ready;
 use crate::decide::view::View;
 use crate::errno::Errno;
 use crate::id::Ino;
-use crate::op::{Kind, Name, Response, XattrMode};
+use crate::op::{Attr, Kind, Name, Response, XattrMode};
 
 /// `XATTR_NAME_MAX`.
 const NAME_MAX: usize = 255;
@@ -23,7 +24,11 @@ enum Space {
     User,
     /// `trusted.`: the kernel lets only the superuser ask.
     Trusted,
-    /// `security.` and `system.`: there are none. Reading says so (the kernel asks for
+    /// The list of who may do what.
+    Access,
+    /// The list that new inodes begin with.
+    Default,
+    /// `security.` and `system.`: there are no others. Reading says so (the kernel asks for
     /// `security.capability` on each write, `ls` for ACLs on each file); setting is not supported,
     /// which `cp -a` and `rsync -X` take for what it is.
     Absent,
@@ -32,11 +37,21 @@ enum Space {
 }
 
 pub(super) fn get(view: &View<'_>, ino: Ino, name: &Name) -> Result<Decision, Stop> {
-    if space(view, name)? == Space::Absent {
+    let space = space(view, name)?;
+    if space == Space::Absent {
         return Err(Errno::ENODATA.into());
     }
     // What may not have attributes has none, so the kind need not be known.
-    let value = view.xattr(ino, name)?.ok_or(Errno::ENODATA)?;
+    let value = match view.xattr(ino, name) {
+        Ok(None) => return Err(Errno::ENODATA.into()),
+        Ok(Some(value)) if space != Space::Access => value,
+        Err(missing) if space != Space::Access => return Err(missing.into()),
+        value => {
+            let value = value.map_err(Stop::from);
+            let (value, attr) = both(value, ask::inode(view, ino))?;
+            acl::with_mode(&value.ok_or(Errno::ENODATA)?, attr.perm)
+        }
+    };
     Ok(ready(Response::Xattr(value)))
 }
 
@@ -71,6 +86,10 @@ pub(super) fn set(
     if value.len() > view.caps.max_xattr_size {
         return Err(Errno::E2BIG.into());
     }
+    let list = match space {
+        Space::Access | Space::Default => Some(acl::summary(value)?),
+        _ => None,
+    };
     match (mode, present) {
         // setxattr(2): EEXIST and ENODATA.
         (XattrMode::Create, Some(true)) => return Err(Errno::EEXIST.into()),
@@ -81,8 +100,20 @@ pub(super) fn set(
     if mode != XattrMode::Any {
         checks.push(Check::Xattr(ino, name.clone(), mode));
     }
-    let value = Some(value.clone());
-    Ok(plan(view, checks, ino, name, value, mode == XattrMode::Create))
+    let says_more = !(space == Space::Access && list.is_some_and(|list| list.minimal));
+    let value = says_more.then(|| value.clone());
+    let mut plan = plan(view, checks, ino, name, value, mode == XattrMode::Create);
+    if let (Space::Access, Some(list)) = (space, list) {
+        plan.changes.push(Change::SetAttr { ino, patch: granted(view, &attr, list.perm) });
+    }
+    Ok(Decision::Commit(plan))
+}
+
+/// acl(5), "Correspondence between ACL entries and file permission bits": what the list says of
+/// the owner, the mask and others are the file's permissions from now on.
+fn granted(view: &View<'_>, attr: &Attr, perm: u16) -> Patch {
+    let perm = attr.perm & !0o777 | perm;
+    Patch { perm: Some(perm), ctime: Some(view.now), ..Patch::default() }
 }
 
 pub(super) fn remove(view: &View<'_>, ino: Ino, name: &Name) -> Result<Decision, Stop> {
@@ -96,7 +127,7 @@ pub(super) fn remove(view: &View<'_>, ino: Ino, name: &Name) -> Result<Decision,
         return Err(Errno::ENODATA.into());
     }
     let checks = vec![Check::Live(ino), Check::Xattr(ino, name.clone(), XattrMode::Replace)];
-    Ok(plan(view, checks, ino, name, None, true))
+    Ok(Decision::Commit(plan(view, checks, ino, name, None, true)))
 }
 
 fn plan(
@@ -106,10 +137,10 @@ fn plan(
     name: &Name,
     value: Option<Bytes>,
     once: bool,
-) -> Decision {
+) -> Plan {
     // Linux's filesystems mark ctime for it.
     let changes = vec![Change::Xattr { ino, name: name.clone(), value, at: view.now }];
-    Decision::Commit(Plan { checks, changes, once, answer: Answer::Done })
+    Plan { checks, changes, once, answer: Answer::Done }
 }
 
 /// Whether the attribute is there, where the mode makes that matter.
@@ -121,11 +152,15 @@ fn presence(view: &View<'_>, ino: Ino, name: &Name, mode: XattrMode) -> Result<O
 }
 
 /// xattr(7): `user.` attributes are for regular files and directories only; EPERM, as Linux's
-/// `xattr_permission` answers.
+/// `xattr_permission` answers. Symlinks have no ACLs, and only directories have default ones: what
+/// Linux's `set_posix_acl` answers.
 fn suits(space: Space, kind: Kind) -> Result<(), Errno> {
     match (space, kind) {
         (Space::User, Kind::File | Kind::Dir) => Ok(()),
         (Space::User, _) => Err(Errno::EPERM),
+        (Space::Access | Space::Default, Kind::Symlink) => Err(Errno::EOPNOTSUPP),
+        (Space::Default, Kind::Dir) => Ok(()),
+        (Space::Default, _) => Err(Errno::EACCES),
         _ => Ok(()),
     }
 }
@@ -141,7 +176,11 @@ fn settable(view: &View<'_>, name: &Name) -> Result<Space, Errno> {
 fn space(view: &View<'_>, name: &Name) -> Result<Space, Errno> {
     named(name)?;
     let bytes = name.as_bytes();
-    let space = if bytes.starts_with(b"security.") || bytes.starts_with(b"system.") {
+    let space = if view.caps.acls && bytes == acl::ACCESS {
+        Space::Access
+    } else if view.caps.acls && bytes == acl::DEFAULT {
+        Space::Default
+    } else if bytes.starts_with(b"security.") || bytes.starts_with(b"system.") {
         Space::Absent
     } else if view.caps.max_xattr_size == 0 {
         return Err(Errno::EOPNOTSUPP);
@@ -207,6 +246,19 @@ mod tests {
             row("xattr(7): a symlink has no user attributes", get(9, "user.set"), "ENODATA"),
             row("what the kernel asks on each write", get(2, "security.capability"), "ENODATA"),
             row("what ls asks", get(2, "system.posix_acl_access"), "ENODATA"),
+            row("the same where there are no lists", get(21, "system.posix_acl_access"), "ENODATA")
+                .with(&[NoAcls]),
+            row(
+                "acl(5): the owner, the mask and others are as the mode has them",
+                get(21, "system.posix_acl_access"),
+                "xattr \\x02\\x00\\x00\\x00\
+                 \\x01\\x00\\x06\\x00\\xff\\xff\\xff\\xff\
+                 \\x02\\x00\\x07\\x00\\x05\\x00\\x00\\x00\
+                 \\x04\\x00\\x04\\x00\\xff\\xff\\xff\\xff\
+                 \\x10\\x00\\x01\\x00\\xff\\xff\\xff\\xff\
+                 \x20\\x00\\x05\\x00\\xff\\xff\\xff\\xff",
+            ),
+            row("lists are listed", list(21), "xattrs system.posix_acl_access\\x00"),
             row("the same where there are no attributes", get(2, "security.selinux"), "ENODATA")
                 .with(&[NoXattrs]),
             row("trusted attributes are kept", get(2, "trusted.none"), "ENODATA"),
@@ -232,7 +284,7 @@ mod tests {
         let big = |ino| Request::SetXattr {
             ino: Ino(ino),
             name: "user.big".into(),
-            value: Bytes::from_static(b"123456789"),
+            value: Bytes::from_static(&[b'v'; 45]),
             mode: XattrMode::Any,
         };
         check(&[
@@ -266,7 +318,8 @@ mod tests {
             row("a made-up one is read-only: EPERM", set(2, "user.redis.ttl"), "EPERM"),
             row("the whole prefix is", set(2, "user.redis.new"), "EPERM"),
             row("EOPNOTSUPP of security", set(2, "security.capability"), "EOPNOTSUPP"),
-            row("EOPNOTSUPP of ACLs", set(2, "system.posix_acl_access"), "EOPNOTSUPP"),
+            row("EOPNOTSUPP of ACLs", set(2, "system.posix_acl_access"), "EOPNOTSUPP")
+                .with(&[NoAcls]),
             row("EOPNOTSUPP of another namespace", set(2, "other.x"), "EOPNOTSUPP"),
             row("EOPNOTSUPP where there are none", set(2, "user.x"), "EOPNOTSUPP")
                 .with(&[NoXattrs]),
@@ -282,6 +335,40 @@ mod tests {
     }
 
     #[test]
+    fn setting_lists() {
+        let give = |ino, name: &str, list: Bytes| Request::SetXattr {
+            ino: Ino(ino),
+            name: name.into(),
+            value: list,
+            mode: XattrMode::Any,
+        };
+        let access = |ino, list| give(ino, "system.posix_acl_access", list);
+        let default = |ino, list| give(ino, "system.posix_acl_default", list);
+        check(&[
+            row(
+                "acl(5): the mode says what the list says of the owner, the mask and others",
+                access(13, acl::some()),
+                "live #13 => list #13 system.posix_acl_access, set #13 6660 c=7",
+            ),
+            row(
+                "one that names nobody is the mode",
+                access(21, acl::minimal()),
+                "live #21 => no xattr #21 system.posix_acl_access, set #21 4654 c=7",
+            ),
+            row(
+                "a default list is not about the directory itself",
+                default(3, acl::some()),
+                "live #3 => list #3 system.posix_acl_default",
+            ),
+            row("a default list of a file: EACCES", default(2, acl::some()), "EACCES"),
+            row("a symlink has none: EOPNOTSUPP", access(9, acl::some()), "EOPNOTSUPP"),
+            row("EINVAL of what is no list", access(2, Bytes::from_static(b"v")), "EINVAL"),
+            row("EROFS", access(2, acl::some()), "EROFS").with(&[ReadOnly]),
+            row("gone is ESTALE", access(90, acl::some()), "ESTALE"),
+        ]);
+    }
+
+    #[test]
     fn removing() {
         check(&[
             row(
@@ -292,7 +379,15 @@ mod tests {
             row("removexattr(2): ENODATA", rm(2, "user.none"), "ENODATA"),
             row("a made-up one stays: EPERM", rm(2, "user.redis.ttl"), "EPERM"),
             row("EPERM on a symlink", rm(9, "user.x"), "EPERM"),
-            row("EOPNOTSUPP of ACLs", rm(2, "system.posix_acl_default"), "EOPNOTSUPP"),
+            row("EOPNOTSUPP of ACLs", rm(2, "system.posix_acl_default"), "EOPNOTSUPP")
+                .with(&[NoAcls]),
+            row("a list that is not there", rm(2, "system.posix_acl_access"), "ENODATA"),
+            row(
+                "without its list a file keeps its mode",
+                rm(21, "system.posix_acl_access"),
+                "once: live #21, xattr #21 system.posix_acl_access => \
+                 no xattr #21 system.posix_acl_access",
+            ),
             row("EROFS", rm(2, "user.set"), "EROFS").with(&[ReadOnly]),
             row("ERANGE", rm(2, ""), "ERANGE"),
             row("gone is ESTALE", rm(90, "user.x"), "ESTALE"),

@@ -17,7 +17,7 @@ use crate::time::Mono;
 use super::clean::Then;
 use super::key::DataId;
 use super::lower::{Answered, Program};
-use super::record::{Inode, Stamp};
+use super::record::{Inode, Stamp, is_acl};
 use super::{Ticket, Volume, count};
 
 /// How many whole blocks one step zeroes.
@@ -258,6 +258,11 @@ impl Volume {
             Change::SetAttr { ino, patch } => {
                 if let (Some(node), Some(ctime)) = (self.tree.get_mut(*ino), patch.ctime) {
                     node.ctime = ctime;
+                }
+            }
+            Change::Xattr { ino, name, value: Some(_), .. } if is_acl(name) => {
+                if let Some(node) = self.tree.get_mut(*ino) {
+                    node.acl = Some(true);
                 }
             }
             Change::Touch { .. }

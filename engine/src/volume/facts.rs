@@ -16,7 +16,7 @@ use crate::layout::{Epoch, Failure, Outcome, Step, Work};
 use crate::op::{Name, StatFs, Whence};
 
 use super::key::Key;
-use super::record::{Inode, Member};
+use super::record::{Inode, Member, is_acl};
 use super::{FILE_LIMIT, Ticket, Volume, count, decimal, scripts};
 
 /// How many directories up is looked for another.
@@ -70,6 +70,10 @@ impl Volume {
                 Some(Fact::Entry(found.map(|(_, ino)| ino)))
             }
             Want::FreshIno(..) => self.fresh_number().map(|n| Fact::FreshIno(Ino(n))),
+            Want::Xattr(ino, name) if self.live.is_live() && is_acl(name) => {
+                let has_none = self.tree.get(*ino)?.acl == Some(false);
+                has_none.then_some(Fact::Xattr(None))
+            }
             _ => None,
         }
     }

@@ -252,6 +252,7 @@ impl Volume {
         let epoch = self.next_epoch();
         let Some(node) = self.tree.get_mut(ino) else { return };
         node.tainted = epoch;
+        node.acl = None;
         let is_dir = node.kind == Kind::Dir;
         cx.invalidate_inode(ino);
         if cx.is_open(ino) && !is_dir {

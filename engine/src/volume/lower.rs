@@ -11,7 +11,7 @@ use crate::id::{Ino, Token};
 use crate::op::{Kind, Name, XattrMode};
 
 use super::key::Key;
-use super::record::{Inode, Stamp, member};
+use super::record::{Inode, Stamp, is_acl, member};
 use super::{TOKEN_SLOTS, Volume, decimal, scripts};
 
 /// How many directories above one a plan can check; deeper moves ask again and again.
@@ -280,10 +280,14 @@ impl Lowering<'_> {
                 set.nlink += i64::from(*nlink);
             }
             Change::Xattr { ino, name, value, at } => {
+                let listed = is_acl(name);
                 let name = Bytes::copy_from_slice(name.as_bytes());
                 match value {
                     Some(value) => {
                         self.program.freeing = false;
+                        if listed {
+                            self.set(*ino).fields.push(("acl", decimal(1)));
+                        }
                         self.word("xset");
                         self.key(Key::Xattrs(*ino));
                         self.arg(name);

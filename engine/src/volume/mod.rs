@@ -275,6 +275,8 @@ impl Layout for Volume {
             rename_ctime: true,
             append: true,
             locks: !self.options.read_only,
+            acls: true,
+            atime: true,
             holes: true,
             max_copy: MAX_COPY,
         }

@@ -151,20 +151,23 @@ pub struct Inode {
     /// Field `stale`: up to here there may be bytes beyond `size` in its blocks, which must be
     /// removed before it grows again. Missing, there are none.
     pub stale: u64,
+    /// Field `acl`: among its extended attributes are POSIX ACLs, or were once. Missing, there are
+    /// none, and nobody need look.
+    pub acl: bool,
 }
 
 impl Inode {
     /// The fields, in the order in which [`parse`](Self::parse) takes their values. A symlink has
     /// `target` beside them.
-    pub const FIELDS: [&str; 14] = [
+    pub const FIELDS: [&str; 15] = [
         "kind", "mode", "nlink", "uid", "gid", "size", "atime", "mtime", "ctime", "change", "rdev",
-        "parent", "data", "stale",
+        "parent", "data", "stale", "acl",
     ];
 
     /// A fresh inode.
     #[must_use]
     pub fn new(attr: Attr, parent: Option<Ino>, change: Stamp) -> Inode {
-        Inode { attr, parent, data: DataId(attr.ino.0), change, stale: 0 }
+        Inode { attr, parent, data: DataId(attr.ino.0), change, stale: 0, acl: false }
     }
 
     /// Fields and values, for `HSET`; what is missing for its default is left out.
@@ -196,6 +199,9 @@ impl Inode {
         }
         if self.stale != 0 {
             pairs.push(("stale", decimal(self.stale)));
+        }
+        if self.acl {
+            pairs.push(("acl", decimal(1)));
         }
         pairs
     }
@@ -241,6 +247,7 @@ impl Inode {
             data: DataId(optional(12)?.unwrap_or(ino.0)),
             change: text(9).map_or(Stamp::default(), Stamp::parse),
             stale: optional(13)?.unwrap_or(0),
+            acl: optional(14)?.is_some_and(|acl| acl != 0),
         }))
     }
 }
@@ -291,6 +298,12 @@ pub fn member(name: &Name, kind: Kind, ino: Ino) -> Bytes {
     let number = format!("{}", ino.0);
     let parts = [name.as_bytes(), b"\0", kind_letter(kind), number.as_bytes()];
     Bytes::from(parts.concat())
+}
+
+/// Whether an extended attribute is one that field `acl` of its inode tells of.
+#[must_use]
+pub fn is_acl(name: &Name) -> bool {
+    name.as_bytes().starts_with(b"system.posix_acl_")
 }
 
 /// The letter for a kind, in inodes and entries.
@@ -359,6 +372,7 @@ mod tests {
             (uid, gid, rdev, size) in any::<(u32, u32, u32, u64)>(),
             (atime, mtime, ctime) in any::<(i64, i64, i64)>(),
             (parent, data, mount, serial, stale) in any::<(Option<u64>, u64, u64, u64, u64)>(),
+            acl in any::<bool>(),
         ) {
             let (atime, mtime, ctime) = (Wall(atime), Wall(mtime), Wall(ctime));
             let attr = Attr {
@@ -366,7 +380,7 @@ mod tests {
             };
             let change = Stamp { mount: MountId(mount), serial };
             let inode =
-                Inode { attr, parent: parent.map(Ino), data: DataId(data), change, stale };
+                Inode { attr, parent: parent.map(Ino), data: DataId(data), change, stale, acl };
             let values = hmget(&Inode::FIELDS, &inode.pairs());
             prop_assert_eq!(Inode::parse(Ino(ino), &values), Ok(Some(inode)));
         }

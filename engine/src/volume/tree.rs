@@ -37,6 +37,8 @@ pub(super) struct Node {
     pub(super) ctime: Wall,
     pub(super) data: DataId,
     pub(super) stale: u64,
+    /// Whether it may have ACLs; `None` when others have changed it since that was known.
+    pub(super) acl: Option<bool>,
     /// The state of it that is known.
     pub(super) stamp: Stamp,
     /// Facts that were asked for before this are not leased.
@@ -104,6 +106,7 @@ impl Tree {
             ctime: attr.ctime,
             data: inode.data,
             stale: 0,
+            acl: None,
             stamp: inode.change,
             tainted,
             own_until: Mono(0),
@@ -115,6 +118,7 @@ impl Tree {
         node.ctime = attr.ctime;
         node.data = inode.data;
         node.stale = inode.stale;
+        node.acl = Some(inode.acl);
         node.stamp = inode.change;
         if let Some(parent) = inode.parent {
             node.parent = parent;

@@ -242,7 +242,7 @@ where
     }
 
     fn request(&mut self) -> Request {
-        let caller = Caller { uid: 1000, gid: 1000, pid: 1 };
+        let caller = Caller { uid: 1000, gid: 1000, pid: 1, umask: 0 };
         let (ino, parent) = (self.ino(), self.ino());
         let name = self.name();
         let small = |numbers: &mut Numbers<'_>| u64::from(numbers.short());

@@ -15,7 +15,7 @@ use super::World;
 use super::site::Site;
 
 /// Who asks, in all requests: the owner of what has no record, with [`super::Setup`]'s defaults.
-pub const CALLER: Caller = Caller { uid: 1000, gid: 1000, pid: 1 };
+pub const CALLER: Caller = Caller { uid: 1000, gid: 1000, pid: 1, umask: 0 };
 
 /// What the kernel remembers of a mount.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use crate::op::RenameMode;
 use crate::sim::generate::{Generator, Random, Swarm};
 use crate::sim::ops::{Judge, tree_difference};
 
-const ME: Caller = Caller { uid: 1000, gid: 1000, pid: 1 };
+const ME: Caller = Caller { uid: 1000, gid: 1000, pid: 1, umask: 0 };
 
 fn caps() -> Caps {
     Caps {
