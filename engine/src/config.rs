@@ -32,14 +32,22 @@ pub struct Config {
     pub fact_entries: usize,
     /// Names, keys and directories a listing asks about for one page.
     pub listing_entries: usize,
+    /// Locks that programs of this mount may hold on one file.
+    pub file_locks: usize,
     /// How often a commit is decided anew when others change what it stood on.
     pub max_conflicts: u32,
     /// How long the kernel may keep what pushes keep true.
     pub lease_pushed: Duration,
     /// How long the kernel may keep what nothing keeps true.
     pub lease_polled: Duration,
-    /// Update access times when they are older than the last change or a day (`relatime`).
+    /// Mark access times where the layout keeps them
+    /// ([`Caps::atime`](crate::decide::Caps::atime)): those that are older than the last change or
+    /// a day (`relatime`).
     pub atime: bool,
+    /// With `atime`: mark each access (`strictatime`).
+    pub strict_atime: bool,
+    /// Inodes whose access times may wait to be written, for as long as dirty bytes may.
+    pub accesses: usize,
 }
 
 impl Default for Config {
@@ -56,10 +64,13 @@ impl Default for Config {
             readahead_bytes: 512 << 10,
             fact_entries: 65_536,
             listing_entries: 512,
+            file_locks: 4096,
             max_conflicts: 64,
             lease_pushed: Duration::from_secs(3600),
             lease_polled: Duration::from_secs(1),
-            atime: false,
+            atime: true,
+            strict_atime: false,
+            accesses: 256,
         }
     }
 }

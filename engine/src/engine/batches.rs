@@ -32,6 +32,8 @@ pub(super) enum Owner {
     },
     /// The locks of a file.
     Lock(Ino),
+    /// The time of an access.
+    Access,
     /// The layout's own work.
     Task,
     /// Nobody any more, but the layout still learns what came of it.
@@ -146,6 +148,7 @@ impl<L: Layout> Engine<L> {
             Owner::Flush(ino) => self.flush_step(ino, step),
             Owner::Lock(ino) => self.lock_step(ino, step),
             Owner::Blocks { ino, first, count } => self.blocks_step(ino, first, count, step, since),
+            Owner::Access => self.access_step(step),
             Owner::Task => match step {
                 Step::Work(work) => self.submit(Owner::Task, work),
                 Step::Fail(failure) => {

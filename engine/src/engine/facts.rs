@@ -1,6 +1,6 @@
 //! Leased facts about names and inodes, bounded, oldest lease first to go.
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use hashbrown::HashMap;
@@ -30,6 +30,11 @@ enum Slot {
 pub(super) struct FactCache {
     entries: HashMap<(Ino, Name), Leased<Option<Ino>>, FxBuildHasher>,
     attrs: HashMap<Ino, Leased<Attr>, FxBuildHasher>,
+    /// Directories that were removed here while somebody stands in them or has them open: no
+    /// server knows of them any more. Each is one that the kernel holds.
+    removed: HashMap<Ino, Attr, FxBuildHasher>,
+    /// Accesses that the server has not been told of.
+    accessed: BTreeMap<Ino, Wall>,
     queue: VecDeque<(u64, Slot)>,
     serial: u64,
     bound: usize,
@@ -41,6 +46,8 @@ impl FactCache {
         FactCache {
             entries: HashMap::default(),
             attrs: HashMap::default(),
+            removed: HashMap::default(),
+            accessed: BTreeMap::new(),
             queue: VecDeque::new(),
             serial: 0,
             bound,
@@ -55,8 +62,10 @@ impl FactCache {
     }
 
     pub(super) fn learn_attr(&mut self, attr: Attr, until: Mono) {
+        self.forget_removed(attr.ino);
         let serial = self.enqueue(Slot::Attr(attr.ino));
-        self.attrs.insert(attr.ino, Leased { value: attr, until, serial });
+        let value = self.with_access(attr);
+        self.attrs.insert(attr.ino, Leased { value, until, serial });
         self.evict();
     }
 
@@ -68,8 +77,51 @@ impl FactCache {
     }
 
     pub(super) fn attr(&self, ino: Ino, now: Mono) -> Option<Attr> {
-        let leased = self.attrs.get(&ino)?;
-        (leased.until > now).then_some(leased.value)
+        match self.attrs.get(&ino) {
+            Some(leased) if leased.until > now => Some(leased.value),
+            _ => self.removed.get(&ino).copied(),
+        }
+    }
+
+    /// A directory that the kernel holds was removed, at `at`. POSIX rmdir: it goes on to exist,
+    /// without entries, until nobody has it open any more.
+    pub(super) fn removed_dir(&mut self, ino: Ino, at: Wall) {
+        if let Some(leased) = self.attrs.get(&ino) {
+            self.removed.insert(ino, Attr { nlink: 0, ctime: at, ..leased.value });
+        }
+    }
+
+    /// What was known of an inode last, whether or not it still counts.
+    pub(super) fn last_known(&self, ino: Ino) -> Option<Attr> {
+        self.attrs.get(&ino).map(|leased| leased.value)
+    }
+
+    /// A program read it. Returns how many inodes the server is to be told of.
+    pub(super) fn accessed(&mut self, ino: Ino, at: Wall) -> usize {
+        self.amend_attr(ino, |attr| attr.atime = at);
+        self.accessed.insert(ino, at);
+        self.accessed.len()
+    }
+
+    /// The accesses that the server is to be told of now.
+    pub(super) fn take_accessed(&mut self) -> BTreeMap<Ino, Wall> {
+        core::mem::take(&mut self.accessed)
+    }
+
+    /// A program has set the time of the last access.
+    pub(super) fn forget_access(&mut self, ino: Ino) {
+        self.accessed.remove(&ino);
+    }
+
+    /// Attributes that the server has told, with an access it does not know of.
+    pub(super) fn with_access(&self, attr: Attr) -> Attr {
+        let atime = self.accessed.get(&attr.ino).copied().unwrap_or(attr.atime);
+        Attr { atime, ..attr }
+    }
+
+    /// Nobody holds it, or another has its number now.
+    pub(super) fn forget_removed(&mut self, ino: Ino) {
+        self.removed.remove(&ino);
     }
 
     /// Changes remembered attributes in place, keeping their lease.

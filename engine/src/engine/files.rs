@@ -626,6 +626,9 @@ impl<L: Layout> Engine<L> {
         {
             file.mtime = mtime;
         }
+        if patch.atime.is_some() {
+            self.cx.facts.forget_access(ino);
+        }
         if patch.size.is_some() {
             self.contents_changed(ino);
         }

@@ -105,11 +105,15 @@ impl<L: Layout> Engine<L> {
             self.finish(id, Err(Errno::EBADF));
             return;
         };
+        let ino = dir.ino;
         if offset == 0 {
-            *dir = DirHandle::new(dir.ino);
+            *dir = DirHandle::new(ino);
         }
         let skip = dir.seek(offset.max(FIRST));
         op.state = State::Listing(Listing { fh, skip });
+        if offset == 0 {
+            self.accessed(ino);
+        }
         self.run_listing(id);
     }
 

@@ -150,12 +150,20 @@ impl<L: Layout> Engine<L> {
                         self.finish(id, Ok(Response::Done));
                         continue;
                     }
+                    if self.too_many(ino, &table) {
+                        self.finish(id, Err(Errno::ENOLCK));
+                        continue;
+                    }
                     LockChange { wanted: Some(lock), hold: Some(table.locks().to_vec()) }
                 }
                 Request::Unlock { lock, .. } => {
                     table.unset(&lock);
                     if table == locks.table {
                         self.finish(id, Ok(Response::Done));
+                        continue;
+                    }
+                    if self.too_many(ino, &table) {
+                        self.finish(id, Err(Errno::ENOLCK));
                         continue;
                     }
                     LockChange { wanted: None, hold: Some(table.locks().to_vec()) }
@@ -175,6 +183,14 @@ impl<L: Layout> Engine<L> {
         if self.locks.get(&ino).is_some_and(FileLocks::is_idle) {
             self.locks.remove(&ino);
         }
+    }
+
+    /// POSIX fcntl: ENOLCK, the lock or unlock request would make the number of locked regions
+    /// exceed a limit.
+    fn too_many(&self, ino: Ino, after: &LockTable) -> bool {
+        let before = self.locks.get(&ino).map_or(0, |it| it.table.locks().len());
+        let after = after.locks().len();
+        after > before && after > self.cx.config.file_locks
     }
 
     fn attempt_lock(&mut self, ino: Ino, op: Option<OpId>, table: LockTable, change: LockChange) {

@@ -8,6 +8,7 @@
 //! | `txn.rs` | metadata operations: read facts, decide, commit |
 //! | `files.rs` | open files, writing, write-back and flush |
 //! | `reads.rs` | reading, blocks, read-ahead |
+//! | `accesses.rs` | access times |
 //! | `locks.rs` | locks between mounts, and who waits for them |
 //! | `listing.rs` | directory listings |
 //! | `batches.rs` | batches on their way, faults and re-sending |
@@ -22,6 +23,7 @@
 //!
 #![doc = include_str!("round_trips.md")]
 
+mod accesses;
 mod batches;
 mod cx;
 mod facts;
@@ -154,6 +156,8 @@ enum Timer {
     Retry(OpId),
     /// A file has been dirty for as long as it may.
     FlushAge(Ino),
+    /// The server is to be told of accesses.
+    Accesses,
     /// The layout asked for it.
     Task,
 }
@@ -407,6 +411,7 @@ impl<L: Layout> Engine<L> {
             self.wait_for_files(id);
             return;
         }
+        self.tell_accesses();
         if let Some(op) = self.ops.get_mut(&id) {
             op.state = State::Session;
         }
@@ -496,6 +501,7 @@ impl<L: Layout> Engine<L> {
                 Timer::Deadline(id) => self.time_out(id),
                 Timer::Retry(id) => self.run_txn(id),
                 Timer::FlushAge(ino) => self.flush_aged(ino),
+                Timer::Accesses => self.tell_accesses(),
                 Timer::Task => self.task_timer = None,
             }
         }
@@ -606,6 +612,7 @@ impl<L: Layout> Engine<L> {
         while ino != Ino::ROOT && !self.is_in_use(ino) {
             let dir = self.layout.parent(ino);
             self.drop_file(ino);
+            self.cx.facts.forget_removed(ino);
             self.layout.forget(ino);
             // A directory is remembered for the sake of what is known in it.
             ino = dir;

@@ -18,6 +18,7 @@ impl<L: Layout> Engine<L> {
             return;
         };
         let (ino, offset, size) = (*ino, *offset, *size);
+        self.accessed(ino);
         if self.files.get(&ino).is_some_and(|file| file.blocks_until <= self.cx.now.mono) {
             self.drop_blocks(ino);
         }

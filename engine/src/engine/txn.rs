@@ -183,7 +183,10 @@ impl<L: Layout> Engine<L> {
                 txn.since = txn.since.min(since);
                 for (want, fact) in facts {
                     let fact = match fact {
-                        Fact::Attr(Some(attr)) => Fact::Attr(Some(self.files.dress(attr))),
+                        Fact::Attr(Some(attr)) => {
+                            let attr = self.cx.facts.with_access(attr);
+                            Fact::Attr(Some(self.files.dress(attr)))
+                        }
                         other => other,
                     };
                     txn.fresh.insert(want, fact);
@@ -291,6 +294,7 @@ impl<L: Layout> Engine<L> {
                 }
                 Check::NotBelow { dir, .. } => self.cx.facts.forget_attr(*dir),
                 Check::Live(ino) | Check::Links(ino, _) | Check::Xattr(ino, ..) => {
+                    self.cx.facts.forget_removed(*ino);
                     self.cx.facts.forget_attr(*ino);
                 }
             }
@@ -311,8 +315,11 @@ impl<L: Layout> Engine<L> {
                     let lease = self.layout.entry_lease(*dir, name, Some(*ino), since);
                     self.learn_entry(*dir, name.clone(), Some(*ino), lease);
                 }
-                Change::Unlink { dir, name, ino, last, held, .. } => {
+                Change::Unlink { dir, name, ino, kind, last, held } => {
                     self.cx.facts.forget_entry(*dir, name);
+                    if *kind == Kind::Dir && self.cx.inodes.is_known(*ino) {
+                        self.cx.facts.removed_dir(*ino, self.cx.now.wall);
+                    }
                     if *last && !held {
                         self.cx.facts.drop_attr(*ino);
                     }

@@ -20,10 +20,14 @@ const APPEND: OpenFlags =
     OpenFlags { write: true, truncate: false, append: true, exclusive: false };
 
 fn shared(seed: u64, weather: Weather, mounts: usize) -> Sharers {
+    shared_with(&Setup::default(), seed, weather, mounts)
+}
+
+fn shared_with(setup: &Setup<Disk>, seed: u64, weather: Weather, mounts: usize) -> Sharers {
     let mut world = World::new(seed, weather);
     let mut files = Vec::new();
     for at in 0..mounts {
-        world.mount(&Setup::default());
+        world.mount(setup);
         let (parent, name) = (Ino::ROOT, "file".into());
         let request = Request::Create { parent, name, perm: 0o644, flags: APPEND, caller: CALLER };
         match world.request(at, request) {
@@ -78,6 +82,22 @@ impl Sharers {
             other => panic!("read: {other:?}"),
         }
     }
+}
+
+/// POSIX fcntl: ENOLCK. What is given up, or makes one of two, goes on.
+#[test]
+fn there_is_a_bound_on_the_locks_of_a_file() {
+    let mut setup = Setup::default();
+    setup.config.file_locks = 3;
+    let mut it = shared_with(&setup, 1, Weather::CALM, 1);
+    for at in [0, 2, 4] {
+        assert_eq!(it.lock(0, record(1, Exclusive, at, at + 1)), Ok(Response::Done));
+    }
+    assert_eq!(it.lock(0, record(1, Exclusive, 6, 7)), Err(Errno::ENOLCK));
+    assert_eq!(it.lock(0, record(1, Exclusive, 1, 2)), Ok(Response::Done), "two become one");
+    assert_eq!(it.lock(0, record(1, Exclusive, 6, 9)), Ok(Response::Done));
+    assert_eq!(it.unlock(0, record(1, Exclusive, 7, 8)), Err(Errno::ENOLCK), "one becomes two");
+    assert_eq!(it.unlock(0, record(1, Exclusive, 6, 9)), Ok(Response::Done));
 }
 
 #[test]

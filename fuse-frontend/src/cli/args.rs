@@ -57,7 +57,7 @@ In /etc/fstab (after `ln -s $(which dbmount) /sbin/mount.dbmount`):
   redis://127.0.0.1/0  /mnt/redis  dbmount  _netdev,nofail,password-file=/etc/dbmount.pw  0 0
 
 Mount options (-o), as mount(8) passes them:
-  ro rw suid nosuid dev nodev exec noexec atime noatime relatime sync async dirsync
+  ro rw suid nosuid dev nodev exec noexec atime noatime relatime strictatime sync async dirsync
   allow_other allow_root default_permissions fsname=NAME subtype=NAME
   auto noauto user users nouser owner group defaults _netdev nofail x-*   (taken, and ignored)
   Long options without their dashes work here too: prefix=user:, timeout=10, uid=1000

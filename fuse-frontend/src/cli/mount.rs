@@ -214,6 +214,7 @@ fn settings(
         op_timeout: Duration::from_secs(u64::from(args.timeout)),
         cache_bytes: args.cache_size,
         atime: wanted.flags.atime.unwrap_or(Config::default().atime),
+        strict_atime: wanted.flags.strict_atime,
         ..Config::default()
     };
     let keys = KeysOptions {

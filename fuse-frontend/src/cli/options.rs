@@ -17,10 +17,12 @@ pub struct Flags {
     pub root_only: bool,
     /// Keep access times (`atime`, `relatime`); `None` when nothing was said.
     pub atime: Option<bool>,
+    /// Mark each access (`strictatime`).
+    pub strict_atime: bool,
 }
 
 /// Options of mount(8) and fstab(5) that say nothing to a filesystem.
-const IGNORED: [&str; 21] = [
+const IGNORED: [&str; 20] = [
     "rw",
     "async",
     "auto",
@@ -39,7 +41,6 @@ const IGNORED: [&str; 21] = [
     "diratime",
     "nodiratime",
     "nolazytime",
-    "nostrictatime",
     "silent",
     "loud",
 ];
@@ -98,7 +99,11 @@ fn apply(flags: &mut Flags, word: &str) -> Result<(), String> {
         "async" => mount.sync = false,
         "dirsync" => mount.dirsync = true,
         "noatime" => (mount.noatime, flags.atime) = (true, Some(false)),
-        "atime" | "relatime" => (mount.noatime, flags.atime) = (false, Some(true)),
+        "atime" | "relatime" | "strictatime" => {
+            (mount.noatime, flags.atime) = (false, Some(true));
+            flags.strict_atime = word == "strictatime";
+        }
+        "nostrictatime" => flags.strict_atime = false,
         "allow_other" => mount.allow_other = true,
         "allow_root" => (mount.allow_other, flags.root_only) = (true, true),
         "remount" => {
@@ -236,7 +241,7 @@ mod tests {
     #[test]
     fn the_options_of_mount_mean_what_they_say() {
         type Check = fn(&Flags) -> bool;
-        let table: [(&str, Check); 16] = [
+        let table: [(&str, Check); 18] = [
             ("", |f| *f == Flags::default()),
             ("rw,auto,noauto,user,_netdev,nofail,x-systemd.automount,defaults", |f| {
                 *f == Flags::default()
@@ -249,6 +254,8 @@ mod tests {
             ("noexec,exec", |f| f.mount.exec),
             ("noatime", |f| f.mount.noatime && f.atime == Some(false)),
             ("relatime", |f| !f.mount.noatime && f.atime == Some(true)),
+            ("strictatime", |f| f.strict_atime && f.atime == Some(true)),
+            ("strictatime,relatime", |f| !f.strict_atime && f.atime == Some(true)),
             ("sync,dirsync", |f| f.mount.sync && f.mount.dirsync),
             ("allow_other", |f| f.mount.allow_other && !f.root_only),
             ("allow_root", |f| f.mount.allow_other && f.root_only),
