@@ -1,8 +1,8 @@
 //! PyMongo: the driver that stands for all other programs that use a bucket.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::everywhere::python;
 use crate::server::{BUCKET, DB};
 use crate::shell;
 
@@ -96,17 +96,6 @@ for ino, doc in inos.items():
     if ours["kind"] != "file" and ("filename" in doc or doc["length"]):
         print("only files have a filename and contents:", doc)
 "#;
-
-/// Where the Python is that has PyMongo.
-pub(crate) fn python() -> PathBuf {
-    let named = std::env::var_os("DBMOUNT_PYTHON").unwrap_or_else(|| {
-        panic!(
-            "DBMOUNT_PYTHON must name a python3 that has PyMongo. One way to get one: \
-             python3 -m venv target/ci/venv && target/ci/venv/bin/pip install pymongo==4.20.1"
-        )
-    });
-    Path::new(&named).to_owned()
-}
 
 /// A script, not started yet.
 #[track_caller]

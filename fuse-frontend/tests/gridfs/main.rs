@@ -15,6 +15,9 @@ mod driver;
 #[cfg(test)]
 mod elections;
 #[cfg(test)]
+#[path = "../live/stack.rs"]
+mod everywhere;
+#[cfg(test)]
 mod interchange;
 #[cfg(test)]
 mod live_view;
@@ -27,6 +30,10 @@ mod mongod;
 #[path = "../live/mount.rs"]
 #[allow(dead_code, reason = "the tests on Redis use all of it, this program a part")]
 mod mount;
+#[cfg(test)]
+#[path = "../live/suites.rs"]
+#[allow(dead_code, reason = "the tests of volumes use all of it, this program a part")]
+mod outside;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
@@ -41,5 +48,7 @@ mod shell;
 mod spec;
 #[cfg(test)]
 mod stack;
+#[cfg(test)]
+mod suites;
 #[cfg(test)]
 mod tree;

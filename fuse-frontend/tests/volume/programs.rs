@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::mount::Mount;
 use crate::server::Server;
 use crate::shell::{needs, run, run_within};
+use crate::stack::{cargo_builds, python_environment};
 use crate::volume;
 
 #[test]
@@ -32,6 +33,23 @@ fn sqlite_keeps_its_books_in_both_modes() {
         assert_eq!(rows, "30\n", "{mode}");
         assert_eq!(mount.sh(&format!("sqlite3 {mode}.db 'PRAGMA integrity_check'")), "ok\n");
     }
+}
+
+#[test]
+fn cargo_builds_on_it() {
+    let server = Server::new();
+    let url = volume(&server);
+    let mount = Mount::of(&url, &[], &[]);
+    cargo_builds(&mount);
+    mount.end();
+    assert_eq!(Mount::of(&url, &[], &[]).sh("small/target/debug/small"), "built\n");
+}
+
+#[test]
+fn python_environments_live_on_it() {
+    let server = Server::new();
+    let url = volume(&server);
+    python_environment(&Mount::of(&url, &[], &[]));
 }
 
 /// A server with its data directory on the mount, as a user of its own, who is let in.
