@@ -32,7 +32,6 @@ mod mongod;
 mod mount;
 #[cfg(test)]
 #[path = "../live/suites.rs"]
-#[allow(dead_code, reason = "the tests of volumes use all of it, this program a part")]
 mod outside;
 #[cfg(test)]
 mod refusals;

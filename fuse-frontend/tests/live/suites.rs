@@ -49,9 +49,10 @@ const SKIPPED: [(&str, &str); 2] = [
     ("link::link_count_max", "LINK_MAX"),
 ];
 
-/// Runs pjdfstest on a mount that others may use. `unless` are cases that may fail.
+/// Runs pjdfstest on a mount that others may use: the cases that have one of `only` in their names
+/// (all of them when there are none). `unless` are cases that may fail.
 #[track_caller]
-pub(crate) fn pjdfstest(mount: &Mount, unless: &[&str]) {
+pub(crate) fn pjdfstest(mount: &Mount, only: &[&str], unless: &[&str]) {
     let program = suite("pjdfstest", "0.2.2");
     let dir = tempfile::tempdir().expect("a directory for the configuration");
     let config = dir.path().join("pjdfstest.toml");
@@ -62,6 +63,7 @@ pub(crate) fn pjdfstest(mount: &Mount, unless: &[&str]) {
     }
     let mut command = Command::new(program);
     command.arg("-c").arg(&config).arg("-s").arg(dir.path()).arg("-p").arg(mount.point());
+    command.args(only);
     let ended = run_within(LIMIT, command.env("NO_COLOR", "1"));
 
     let (mut passed, mut left_out, mut failed) = (0, Vec::new(), Vec::new());

@@ -15,7 +15,7 @@ fn pjdfstest_finds_nothing() {
     let server = Server::new();
     let url = volume(&server);
     let mount = Mount::of(&url, &["-o", "allow_other"], &[]);
-    pjdfstest(&mount, &KNOWN);
+    pjdfstest(&mount, &[], &KNOWN);
 }
 
 #[test]
