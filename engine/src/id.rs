@@ -49,7 +49,8 @@ pub enum Lane {
     Meta,
     /// File contents.
     Bulk,
-    /// Subscriptions: the server speaks first here. Always drained.
+    /// Subscriptions: the server speaks first here. Always drained. A transport may put it on the
+    /// connection of another lane.
     Push,
 }
 

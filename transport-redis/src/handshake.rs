@@ -252,7 +252,8 @@ impl Talk<'_> {
         if select {
             commands.push(vec![b"SELECT", db.as_bytes()]);
         }
-        let track = *lane == Lane::Push && options.tracking && resp3;
+        let wanted = *lane == Lane::Meta && options.tracking;
+        let track = wanted && resp3;
         if track {
             let mut tracking: Vec<&[u8]> = vec![b"CLIENT", b"TRACKING", b"ON", b"BCAST"];
             for prefix in &options.tracking_prefixes {
@@ -278,7 +279,7 @@ impl Talk<'_> {
             return Err(self.refusal("SELECT", &line));
         }
         let pushes = track && self.accepted("CLIENT TRACKING", replies.next());
-        if *lane == Lane::Push && options.tracking && !pushes {
+        if wanted && !pushes {
             tracing::warn!(%endpoint, "changes by other clients are only seen by looking again");
         }
         let scripts = options.scripts.iter().copied();

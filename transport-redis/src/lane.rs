@@ -1,4 +1,4 @@
-//! What the threads that submit and the thread that reads share of one lane.
+//! What the threads that submit and the thread that reads share of one connection.
 
 use std::io;
 use std::mem;
@@ -14,7 +14,12 @@ use crate::socket::{Bell, Socket};
 use crate::transport::{Options, Sink};
 use crate::url::Endpoint;
 
-/// One lane.
+/// The connections, by the lane whose batches they carry. Pushes share the one for metadata: a
+/// server writes the push that a change causes together with its reply, so that our own changes
+/// cost neither the server another write nor us another thread that wakes for it.
+pub(crate) const CONNECTIONS: [Lane; 2] = [Lane::Meta, Lane::Bulk];
+
+/// One connection.
 pub(crate) struct Shared {
     pub(crate) lane: Lane,
     pub(crate) endpoint: Arc<Endpoint>,
@@ -62,6 +67,14 @@ impl Shared {
         let bell = Arc::new(Bell::new()?);
         let reader = OnceLock::new();
         Ok(Shared { lane, endpoint, options, sink, bell, state: Mutex::new(state), reader })
+    }
+
+    /// The lanes that are up and down with the connection.
+    pub(crate) fn lanes(&self) -> &'static [Lane] {
+        match self.lane {
+            Lane::Bulk => &[Lane::Bulk],
+            Lane::Meta | Lane::Push => &[Lane::Push, Lane::Meta],
+        }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {

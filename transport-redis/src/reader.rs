@@ -1,4 +1,4 @@
-//! The thread of a lane: it connects, reads, delivers, and connects again.
+//! The thread of a connection: it connects, reads, delivers, and connects again.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use dbmount_engine::backend::redis::Redis;
 use dbmount_engine::contract::{Input, Link};
+use dbmount_engine::id::Lane;
 use rustix::event::PollFlags;
 
 use crate::handshake::{self, Connected, Failure, is_transient, plainly};
@@ -23,7 +24,7 @@ const GOOD: Duration = Duration::from_secs(1);
 /// How often a server that said no, after having said yes before, is asked again.
 const REFUSED_AGAIN: Duration = Duration::from_secs(5);
 
-/// Runs a lane until it is closed.
+/// Runs a connection until it is closed.
 pub(crate) fn run(shared: &Shared) {
     shared.adopt();
     let mut pause = shared.options.retry_first;
@@ -73,7 +74,9 @@ fn hang_up(shared: &Shared, link: Option<Link>) {
     state.pipe.fail(&mut inputs);
     inputs.append(&mut state.ready);
     drop(state);
-    inputs.extend(link.map(|link| Input::Link(shared.lane, link)));
+    if let Some(link) = link {
+        inputs.extend(shared.lanes().iter().map(|lane| Input::Link(*lane, link.clone())));
+    }
     shared.deliver(inputs);
 }
 
@@ -114,7 +117,8 @@ fn serve(shared: &Shared, connected: Connected) -> Option<String> {
     let mut inputs = mem::take(&mut state.ready);
     drop(state);
     tracing::debug!(lane = ?shared.lane, pushes, endpoint = %shared.endpoint, "connected");
-    inputs.push(Input::Link(shared.lane, Link::Up { pushes }));
+    let up = |lane: &Lane| Link::Up { pushes: pushes && *lane == Lane::Push };
+    inputs.extend(shared.lanes().iter().map(|lane| Input::Link(*lane, up(lane))));
     inputs.extend(early);
     let result = converse(shared, &socket, &mut decoder, inputs);
     match result {

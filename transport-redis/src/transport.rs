@@ -1,4 +1,4 @@
-//! The public face: a connection for each lane, and what may be asked of them.
+//! The public face: the connections of the lanes, and what may be asked of them.
 
 use std::fmt;
 use std::io;
@@ -11,15 +11,15 @@ use dbmount_engine::backend::redis::{Redis, Script};
 use dbmount_engine::contract::{Batch, Input};
 use dbmount_engine::id::{BatchId, Lane};
 
-use crate::lane::Shared;
+use crate::lane::{CONNECTIONS, Shared};
 use crate::reader;
 use crate::resp::Limits;
 use crate::url::Endpoint;
 
 /// Takes what the server says and what became of the connections.
 pub trait Sink: Send + Sync + 'static {
-    /// Called by the lanes' own threads, one call at a time for each lane, in the order in which
-    /// things happened on it. No lock is held, so it may call [`Transport::submit`].
+    /// Called by the connections' own threads, one call at a time for each lane, in the order in
+    /// which things happened on it. No lock is held, so it may call [`Transport::submit`].
     fn deliver(&self, inputs: Vec<Input<Redis>>);
 }
 
@@ -72,8 +72,8 @@ impl Default for Options {
 
 /// The connections to one server.
 ///
-/// Each lane has one connection and one thread, which reads, reconnects, and writes what a
-/// [`Transport::submit`] could not. Dropping it is a [`Transport::shutdown`].
+/// [`Lane::Bulk`] has a connection, [`Lane::Meta`] and [`Lane::Push`] have one together. Each has
+/// one thread, which reads, reconnects, and writes what a [`Transport::submit`] could not. Dropping it is a [`Transport::shutdown`].
 pub struct Transport {
     lanes: Vec<Arc<Shared>>,
     /// Disconnected when the last thread has ended.
@@ -97,7 +97,7 @@ impl Transport {
         let (alive, ended) = mpsc::channel();
         let (endpoint, options) = (Arc::new(endpoint), Arc::new(options));
         let mut transport = Transport { lanes: Vec::new(), ended: std::sync::Mutex::new(ended) };
-        for lane in Lane::ALL {
+        for lane in CONNECTIONS {
             let shared = Shared::new(lane, endpoint.clone(), options.clone(), sink.clone())?;
             let shared = Arc::new(shared);
             let (mine, alive) = (shared.clone(), alive.clone());
@@ -146,7 +146,7 @@ impl Transport {
     }
 
     fn lane(&self, lane: Lane) -> Option<&Arc<Shared>> {
-        self.lanes.iter().find(|shared| shared.lane == lane)
+        self.lanes.iter().find(|shared| shared.lanes().contains(&lane))
     }
 }
 
