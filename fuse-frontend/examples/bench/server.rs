@@ -62,14 +62,14 @@ impl Server {
         Ok(server)
     }
 
-    /// The source that `dbmount` mounts over TCP.
-    pub(crate) fn tcp_url(&self) -> String {
-        format!("redis://127.0.0.1:{}/0", self.port)
+    /// A database of it, over TCP.
+    pub(crate) fn tcp_url(&self, db: u32) -> String {
+        format!("redis://127.0.0.1:{}/{db}", self.port)
     }
 
-    /// The source that `dbmount` mounts over the unix socket.
-    pub(crate) fn unix_url(&self) -> String {
-        format!("unix://{}", self.socket.display())
+    /// A database of it, over the unix socket.
+    pub(crate) fn unix_url(&self, db: u32) -> String {
+        format!("unix://{}?db={db}", self.socket.display())
     }
 
     /// Takes all keys away.

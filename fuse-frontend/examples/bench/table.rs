@@ -102,8 +102,8 @@ impl Table {
     fn limit_of(&self, limit: Limit, target: Target) -> Option<f64> {
         let (_, tcp, unix) = self.limits.iter().find(|(it, ..)| *it == limit)?;
         match target {
-            Target::RedisTcp | Target::VolumeTcp => *tcp,
-            Target::RedisUnix | Target::VolumeUnix => *unix,
+            Target::RedisTcp | Target::VolumeTcp | Target::JuicefsTcp => *tcp,
+            Target::RedisUnix | Target::VolumeUnix | Target::JuicefsUnix => *unix,
             _ => None,
         }
     }
@@ -115,8 +115,22 @@ impl Table {
             Target::Given => Target::MemGridfs,
             _ => Target::Mem,
         };
-        let column = self.targets.iter().position(|it| *it == ceiling)?;
+        self.value_of(row, ceiling)
+    }
+
+    fn value_of(&self, row: &Row, target: Target) -> Option<f64> {
+        let column = self.targets.iter().position(|it| *it == target)?;
         row.values[column]
+    }
+
+    /// The rival that a target is measured beside, when it is.
+    fn rival_of(&self, target: Target) -> Option<Target> {
+        let rival = match target {
+            Target::VolumeTcp => Target::JuicefsTcp,
+            Target::VolumeUnix => Target::JuicefsUnix,
+            _ => return None,
+        };
+        self.targets.contains(&rival).then_some(rival)
     }
 }
 
@@ -128,6 +142,8 @@ fn heading(target: Target) -> &'static str {
         Target::VolumeTcp => "volume-tcp",
         Target::VolumeUnix => "volume-unix",
         Target::MemVolume => "mem-volume",
+        Target::JuicefsTcp => "juicefs-tcp",
+        Target::JuicefsUnix => "juicefs-unix",
         Target::MemGridfs => "mem-gridfs",
         Target::Given => "given",
     }
@@ -142,6 +158,9 @@ impl fmt::Display for Table {
                 if target.is_kept() {
                     write!(f, " {:>6} {:>6}", "/limit", "/mem")?;
                 }
+                if self.rival_of(target).is_some() {
+                    write!(f, " {:>6}", "/rival")?;
+                }
             }
             writeln!(f, "  limit")?;
         }
@@ -153,6 +172,9 @@ impl fmt::Display for Table {
                     let limit = self.limit_of(row.measure.limit, target);
                     write!(f, " {:>6}", ratio(value, limit))?;
                     write!(f, " {:>6}", ratio(value, self.mem_of(row, target)))?;
+                }
+                if let Some(rival) = self.rival_of(target) {
+                    write!(f, " {:>6}", ratio(value, self.value_of(row, rival)))?;
                 }
             }
             writeln!(f, "  {}", row.measure.limit.name())?;
