@@ -90,7 +90,7 @@ impl<L: Layout> Engine<L> {
                 self.void_stale_data();
                 self.route(owner, step, since);
             }
-            Err(_) if batch.owner == Owner::Nobody => {}
+            Err(_) if batch.owner == Owner::Nobody => self.never_learnt(),
             Err(_) => self.stalled.entry(batch.work.lane).or_default().push(batch),
         }
     }
@@ -104,8 +104,16 @@ impl<L: Layout> Engine<L> {
             };
             if wanted {
                 self.dispatch(batch);
+            } else {
+                self.never_learnt();
             }
         }
+    }
+
+    /// What nobody waits for any more may have been a change, and may have happened: nothing will
+    /// tell, and its push may have been taken for the echo of a later one.
+    fn never_learnt(&mut self) {
+        self.cx.forget_all();
     }
 
     /// The request is being answered before its time; what is on its way for it is not awaited any
