@@ -26,18 +26,35 @@ impl<L: Layout> Engine<L> {
         if !config.strict_atime && !marks_access(&attr, now.wall) {
             return;
         }
-        let (most, age) = (config.accesses, config.flush_age);
-        match self.cx.facts.accessed(ino, now.wall) {
-            1 => {
-                self.timers.insert((now.mono.after(age), Timer::Accesses));
-            }
-            n if n >= most => self.tell_accesses(),
-            _ => {}
+        let most = config.accesses;
+        if self.cx.facts.accesses() >= most {
+            self.tell_accesses();
+        }
+        // While the server is away, what is read from the cache beyond that is not marked.
+        if self.cx.facts.accesses() < most && self.cx.facts.accessed(ino, now.wall) == 1 {
+            self.tell_accesses_later();
         }
     }
 
-    /// Tells the server of the accesses it does not know of.
+    fn tell_accesses_later(&mut self) {
+        let at = self.cx.now.mono.after(self.cx.config.flush_age);
+        self.timers.insert((at, Timer::Accesses));
+    }
+
+    /// The oldest access is as old as it may get.
+    pub(super) fn accesses_due(&mut self) {
+        self.tell_accesses();
+        if self.cx.facts.accesses() > 0 {
+            self.tell_accesses_later();
+        }
+    }
+
+    /// Tells the server of the accesses it does not know of, unless it is away: then they wait,
+    /// rather than their batches.
     pub(super) fn tell_accesses(&mut self) {
+        if self.links.values().any(Option::is_some) {
+            return;
+        }
         for (ino, at) in self.cx.facts.take_accessed() {
             let token = self.next_token();
             let step = self.layout.commit(&plan(ino, at), token, &mut self.cx);

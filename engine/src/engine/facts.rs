@@ -103,6 +103,11 @@ impl FactCache {
         self.accessed.len()
     }
 
+    /// How many inodes the server is to be told of.
+    pub(super) fn accesses(&self) -> usize {
+        self.accessed.len()
+    }
+
     /// The accesses that the server is to be told of now.
     pub(super) fn take_accessed(&mut self) -> BTreeMap<Ino, Wall> {
         core::mem::take(&mut self.accessed)

@@ -501,7 +501,7 @@ impl<L: Layout> Engine<L> {
                 Timer::Deadline(id) => self.time_out(id),
                 Timer::Retry(id) => self.run_txn(id),
                 Timer::FlushAge(ino) => self.flush_aged(ino),
-                Timer::Accesses => self.tell_accesses(),
+                Timer::Accesses => self.accesses_due(),
                 Timer::Task => self.task_timer = None,
             }
         }
