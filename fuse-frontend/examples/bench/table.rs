@@ -24,7 +24,17 @@ pub(crate) enum Limit {
     ReadPage,
     /// `SCAN` of all keys with COUNT 1000, by a script on the server.
     Scan,
-    /// Nothing that redis-benchmark could tell.
+    /// `insert` of a small document into a mongod.
+    Insert,
+    /// `find` of it.
+    Find,
+    /// `update` of it.
+    Update,
+    /// `insert` of a chunk of 255 KiB.
+    InsertChunk,
+    /// `find` of it.
+    FindChunk,
+    /// Nothing that could be told.
     None,
 }
 
@@ -39,6 +49,11 @@ impl Limit {
             Limit::WritePage => "SETRANGE 4 KiB",
             Limit::ReadPage => "GETRANGE 4 KiB",
             Limit::Scan => "SCAN in a script",
+            Limit::Insert => "insert a small document",
+            Limit::Find => "find it",
+            Limit::Update => "update it",
+            Limit::InsertChunk => "insert 255 KiB, MiB",
+            Limit::FindChunk => "find 255 KiB, MiB",
             Limit::None => "",
         }
     }
@@ -67,12 +82,19 @@ pub(crate) struct Table {
     targets: Vec<Target>,
     rows: Vec<Row>,
     limits: Vec<(Limit, Option<f64>, Option<f64>)>,
+    /// Of a replica set of one member, and of a standalone.
+    mongo_limits: Vec<(Limit, Option<f64>, Option<f64>)>,
 }
 
 impl Table {
     /// An empty one, with columns for these targets.
     pub(crate) fn new(targets: &[Target]) -> Self {
-        Table { targets: targets.to_vec(), rows: Vec::new(), limits: Vec::new() }
+        Table {
+            targets: targets.to_vec(),
+            rows: Vec::new(),
+            limits: Vec::new(),
+            mongo_limits: Vec::new(),
+        }
     }
 
     /// A figure of a target.
@@ -88,18 +110,27 @@ impl Table {
 
     /// What redis-benchmark reached.
     pub(crate) fn limit(&mut self, limit: Limit, over: Over, value: f64) {
-        let known = self.limits.iter().position(|(it, ..)| *it == limit);
-        let at = known.unwrap_or_else(|| {
-            self.limits.push((limit, None, None));
-            self.limits.len() - 1
-        });
-        match over {
-            Over::Tcp => self.limits[at].1 = Some(value),
-            Over::Unix => self.limits[at].2 = Some(value),
-        }
+        put(&mut self.limits, limit, over == Over::Tcp, value);
+    }
+
+    /// What bare commands to a mongod reached.
+    pub(crate) fn mongo_limit(&mut self, limit: Limit, set: bool, value: f64) {
+        put(&mut self.mongo_limits, limit, set, value);
     }
 
     fn limit_of(&self, limit: Limit, target: Target) -> Option<f64> {
+        if matches!(target, Target::Gridfs | Target::GridfsAlone) {
+            // What comes nearest to what the rows name of Redis.
+            let limit = match limit {
+                Limit::Set | Limit::Script => Limit::Insert,
+                Limit::Get => Limit::Find,
+                Limit::WriteMib => Limit::InsertChunk,
+                Limit::ReadMib => Limit::FindChunk,
+                _ => return None,
+            };
+            let (_, set, alone) = self.mongo_limits.iter().find(|(it, ..)| *it == limit)?;
+            return if target == Target::Gridfs { *set } else { *alone };
+        }
         let (_, tcp, unix) = self.limits.iter().find(|(it, ..)| *it == limit)?;
         match target {
             Target::RedisTcp | Target::VolumeTcp | Target::JuicefsTcp => *tcp,
@@ -112,7 +143,7 @@ impl Table {
     fn mem_of(&self, row: &Row, target: Target) -> Option<f64> {
         let ceiling = match target {
             Target::VolumeTcp | Target::VolumeUnix => Target::MemVolume,
-            Target::Given => Target::MemGridfs,
+            Target::Gridfs | Target::GridfsAlone | Target::Given => Target::MemGridfs,
             _ => Target::Mem,
         };
         self.value_of(row, ceiling)
@@ -134,6 +165,19 @@ impl Table {
     }
 }
 
+/// Puts a rate into the first of two columns or the second.
+fn put(limits: &mut Vec<(Limit, Option<f64>, Option<f64>)>, limit: Limit, first: bool, value: f64) {
+    let known = limits.iter().position(|(it, ..)| *it == limit);
+    let at = known.unwrap_or_else(|| {
+        limits.push((limit, None, None));
+        limits.len() - 1
+    });
+    match first {
+        true => limits[at].1 = Some(value),
+        false => limits[at].2 = Some(value),
+    }
+}
+
 fn heading(target: Target) -> &'static str {
     match target {
         Target::RedisTcp => "redis-tcp",
@@ -145,6 +189,8 @@ fn heading(target: Target) -> &'static str {
         Target::JuicefsTcp => "juicefs-tcp",
         Target::JuicefsUnix => "juicefs-unix",
         Target::MemGridfs => "mem-gridfs",
+        Target::Gridfs => "gridfs",
+        Target::GridfsAlone => "gridfs-alone",
         Target::Given => "given",
     }
 }
@@ -188,6 +234,13 @@ impl fmt::Display for Table {
         }
         for (limit, tcp, unix) in &self.limits {
             writeln!(f, "{:<36} {:>11} {:>11}", limit.name(), figure(*tcp), figure(*unix))?;
+        }
+        if !self.mongo_limits.is_empty() {
+            let heading = "limits of mongod, one connection";
+            writeln!(f, "\n{heading:<36} {:>11} {:>11}", "set of one", "standalone")?;
+        }
+        for (limit, set, alone) in &self.mongo_limits {
+            writeln!(f, "{:<36} {:>11} {:>11}", limit.name(), figure(*set), figure(*alone))?;
         }
         Ok(())
     }
