@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::backend::Backend;
 use crate::contract::{Link, Mode};
-use crate::decide::{Caps, Facts, Plan, Want};
+use crate::decide::{Caps, Facts, Patch, Plan, Want};
 use crate::engine::{Cx, Progress};
 use crate::errno::Errno;
 use crate::id::{Ino, Lane, Token};
@@ -66,6 +66,12 @@ pub trait Layout: Clone + Debug {
     /// that one read serves everybody who waits.
     fn reads_whole(&self, _ino: Ino) -> bool {
         false
+    }
+
+    /// At most this much of a file travels in one write. When the server is slower than the writer,
+    /// as much as that gathers while the write before is under way.
+    fn write_bytes(&self) -> usize {
+        1 << 20
     }
 
     /// Writes a file's dirty extents. Ends with [`Outcome::Wrote`].
@@ -294,7 +300,7 @@ pub struct LockChange {
 }
 
 /// What to write of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WriteOut {
     /// The extents are all there is: what the file held before goes away, in one step for every
     /// reader.
@@ -303,6 +309,10 @@ pub struct WriteOut {
     pub extents: Vec<(u64, Bytes)>,
     /// When the last of them was written.
     pub mtime: Wall,
+    /// Attributes that were set meanwhile, to be seen no later than the contents. Only of layouts
+    /// with [`Caps::attrs_with_data`], and never a length. Such a write may come without extents,
+    /// and then [`mtime`](Self::mtime) says nothing.
+    pub attrs: Patch,
     /// Somebody waits for it (flush, fsync, close): it must be where others read it. Otherwise a
     /// layout may put it aside until then. Such a write may come without extents.
     pub publish: bool,

@@ -20,10 +20,11 @@ use crate::machine::{Machine, Sink, Transport};
 pub fn connect<M: Machine<Backend = Mongo>>(
     uri: &ConnectionString,
     options: &gridfs::Options,
+    session: u64,
     timeout: Duration,
     driver: Arc<Driver<M>>,
 ) -> Result<Box<dyn Transport<Mongo>>, String> {
-    let pipeline = gridfs::change_stream_pipeline();
+    let pipeline = gridfs::change_stream_of_others(session);
     let stream = ChangeStream::new(&options.db, Some(&options.files()), pipeline).with_documents();
     let lanes = Options { timeout, ..Options::default() };
     let lanes = Lanes::start(uri, stream, lanes, Arc::new(Deliver(driver)));

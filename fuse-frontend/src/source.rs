@@ -297,10 +297,11 @@ impl Opener for Sources {
                 }
                 let options =
                     settings.gridfs(&uri).map_err(|error| format!("{source}: {error}"))?;
-                let (engine, log) = settings.engine::<GridFs>(options.clone(), clock)?;
+                let seed = seed();
+                let (engine, log) = settings.seeded::<GridFs>(options.clone(), seed, clock)?;
                 let timeout = settings.config.op_timeout;
                 let driver = Driver::start(engine, clock, |driver| {
-                    crate::mongo::connect(&uri, &options, timeout, driver)
+                    crate::mongo::connect(&uri, &options, seed, timeout, driver)
                 });
                 let driver = driver.map_err(|error| format!("{source}: {error}"))?;
                 log.of(serve.serve(driver))
@@ -364,8 +365,22 @@ impl Settings {
         L: Recorded + Send + 'static,
         L::Backend: Wire,
     {
+        self.seeded(options, seed(), clock)
+    }
+
+    /// The same with a seed that others need to know too.
+    fn seeded<L>(
+        &self,
+        options: L::Options,
+        seed: u64,
+        clock: Clock,
+    ) -> Result<(Recording<L>, Writer), String>
+    where
+        L: Recorded + Send + 'static,
+        L::Backend: Wire,
+    {
         let config = self.config.clone();
-        let recipe = Recipe { config, options, seed: seed(), now: clock.now() };
+        let recipe = Recipe { config, options, seed, now: clock.now() };
         record::start(&recipe, self.record.as_ref())
     }
 

@@ -134,6 +134,9 @@ pub struct Caps {
     pub acls: bool,
     /// Access times that are no program's doing take no record of their own.
     pub atime: bool,
+    /// Attributes that are set on a file whose contents are still to be written go with them
+    /// ([`WriteOut::attrs`](crate::layout::WriteOut::attrs)).
+    pub attrs_with_data: bool,
 }
 
 impl Caps {
@@ -154,6 +157,7 @@ impl Caps {
         locks: false,
         acls: false,
         atime: false,
+        attrs_with_data: false,
     };
 }
 

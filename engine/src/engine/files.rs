@@ -2,7 +2,8 @@
 //!
 //! What programs write is held as extents and sent when there is enough of it, when it gets old,
 //! when room runs out, and at flush and fsync, which wait for it and tell the first error since
-//! the handle's last look. One write of a file is under way at a time.
+//! the handle's last look. One write of a file is under way at a time. Where the layout wants it,
+//! attributes that are set on what is still to be written travel with it.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -22,9 +23,6 @@ use super::batches::Owner;
 use super::facts::{Overlay, modified};
 use super::{Engine, Handle, State, Timer};
 
-/// At most this much of a file travels in one write.
-const WRITE_BYTES: usize = 1 << 20;
-
 /// What is known of a file beyond its attributes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct File {
@@ -34,6 +32,8 @@ pub(super) struct File {
     /// Written and not published: the length it will have.
     staged: Option<u64>,
     mtime: Wall,
+    /// Attributes that go with the contents.
+    attrs: Patch,
     dirty_since: Option<Mono>,
     sending: Option<Sending>,
     /// Errors of write-back so far, and the last of them.
@@ -63,12 +63,34 @@ pub(super) struct File {
 struct Sending {
     frozen: Frozen,
     replace: bool,
+    attrs: Patch,
 }
 
 impl File {
     /// Something is not on the server yet.
     pub(super) fn is_dirty(&self) -> bool {
-        self.replace || !self.dirty.is_empty() || self.sending.is_some() || self.staged.is_some()
+        self.has_contents() || self.sending.is_some() || !self.attrs.is_empty()
+    }
+
+    /// Contents that are not on the server, or not where others read them.
+    fn has_contents(&self) -> bool {
+        let sending = |it: &Sending| it.replace || it.frozen.bytes() > 0;
+        self.replace
+            || !self.dirty.is_empty()
+            || self.staged.is_some()
+            || self.sending.as_ref().is_some_and(sending)
+    }
+
+    /// Attributes that are not on the server yet.
+    pub(super) fn has_attrs(&self) -> bool {
+        !self.attrs.is_empty() || self.sending.as_ref().is_some_and(|it| !it.attrs.is_empty())
+    }
+
+    /// Attributes set now can go with contents that are still to be sent. A new revision takes
+    /// its time, and what is unlinked is not sent at all.
+    pub(super) fn takes_attrs(&self) -> bool {
+        let new = self.hides_base() || self.staged.is_some();
+        !self.dirty.is_empty() && !new && !self.failed && !self.unlinked
     }
 
     pub(super) fn is_sending(&self) -> bool {
@@ -119,13 +141,26 @@ impl Overlay for BTreeMap<Ino, File> {
     fn dress(&self, attr: Attr) -> Attr {
         match self.get(&attr.ino) {
             Some(file) if file.is_dirty() => {
-                let known = file.staged.unwrap_or(attr.size);
-                let base = if file.hides_base() { 0 } else { known };
-                modified(attr, base.max(file.dirty_end()), file.mtime)
+                let mut attr = attr;
+                if file.has_contents() {
+                    let known = file.staged.unwrap_or(attr.size);
+                    let base = if file.hides_base() { 0 } else { known };
+                    attr = modified(attr, base.max(file.dirty_end()), file.mtime);
+                }
+                let sending = file.sending.iter().map(|it| &it.attrs);
+                sending.chain([&file.attrs]).for_each(|patch| amend(&mut attr, patch));
+                attr
             }
             _ => attr,
         }
     }
+}
+
+/// Attributes that were set while contents were on their way: a ctime never goes back.
+fn amend(attr: &mut Attr, patch: &Patch) {
+    let ctime = attr.ctime;
+    patch.apply_to(attr);
+    attr.ctime = attr.ctime.max(ctime);
 }
 
 impl<L: Layout> Engine<L> {
@@ -196,6 +231,7 @@ impl<L: Layout> Engine<L> {
         if file.unlinked {
             self.dirty_bytes -= file.dirty.bytes();
             file.dirty = Extents::default();
+            file.attrs = Patch::default();
             file.replace = false;
             file.staged = None;
             if file.sending.is_none() {
@@ -245,6 +281,7 @@ impl<L: Layout> Engine<L> {
         let why = file.last_error.unwrap_or(Errno::EIO);
         self.dirty_bytes -= bytes;
         file.dirty = Extents::default();
+        file.attrs = Patch::default();
         file.replace = false;
         file.staged = None;
         file.failed = false;
@@ -301,6 +338,10 @@ impl<L: Layout> Engine<L> {
         let before = file.dirty.bytes();
         file.dirty.write(offset, &data);
         file.mtime = self.cx.now.wall;
+        if !file.attrs.is_empty() {
+            file.attrs.mtime = None;
+            file.attrs.ctime = Some(file.mtime);
+        }
         let after = file.dirty.bytes();
         self.dirty_bytes = self.dirty_bytes + after - before;
         self.mark_dirty(ino);
@@ -422,7 +463,10 @@ impl<L: Layout> Engine<L> {
     /// attempt failed.
     pub(super) fn flush_file(&mut self, ino: Ino, asked: bool) {
         let Some(file) = self.files.get_mut(&ino) else { return };
-        let something = file.replace || !file.dirty.is_empty() || (asked && file.staged.is_some());
+        let something = file.replace
+            || !file.dirty.is_empty()
+            || (!file.attrs.is_empty() && file.staged.is_none())
+            || (asked && file.staged.is_some());
         if file.sending.is_some() || !something || (file.failed && !asked) {
             return;
         }
@@ -430,14 +474,20 @@ impl<L: Layout> Engine<L> {
             self.deferred.insert(ino);
             return;
         }
-        let frozen = Frozen::take(&mut file.dirty, WRITE_BYTES);
+        let frozen = Frozen::take(&mut file.dirty, self.layout.write_bytes());
+        let last = file.dirty.is_empty();
+        let publish = asked && last;
+        // Those of a new revision are seen with it.
+        let with = publish || (last && !file.replace && file.staged.is_none());
+        let attrs = if with { core::mem::take(&mut file.attrs) } else { Patch::default() };
         let out = WriteOut {
             replace: file.replace,
             extents: frozen.ranges().to_vec(),
             mtime: file.mtime,
-            publish: asked && file.dirty.is_empty(),
+            attrs,
+            publish,
         };
-        file.sending = Some(Sending { frozen, replace: core::mem::take(&mut file.replace) });
+        file.sending = Some(Sending { frozen, replace: core::mem::take(&mut file.replace), attrs });
         match self.layout.write(ino, &out, &mut self.cx) {
             Step::Work(work) => self.submit(Owner::Flush(ino), work),
             other => self.flush_step(ino, other),
@@ -460,6 +510,7 @@ impl<L: Layout> Engine<L> {
 
     fn flushed(&mut self, ino: Ino, size: u64, published: bool) {
         let Some(file) = self.files.get_mut(&ino) else { return };
+        let wrote = file.has_contents();
         let Some(sending) = file.sending.take() else { return };
         self.dirty_bytes -= sending.frozen.bytes();
         file.failed = false;
@@ -492,7 +543,12 @@ impl<L: Layout> Engine<L> {
         let mtime = file.mtime;
         let clean = !file.is_dirty();
         let unlinked_and_closed = file.unlinked && !self.cx.inodes.is_open(ino);
-        self.cx.facts.amend_attr(ino, |attr| *attr = modified(*attr, size, mtime));
+        self.cx.facts.amend_attr(ino, |attr| {
+            if wrote {
+                *attr = modified(*attr, size, mtime);
+            }
+            amend(attr, &sending.attrs);
+        });
         self.make_room();
         if unlinked_and_closed {
             self.layout.release(ino, &mut self.cx);
@@ -514,6 +570,7 @@ impl<L: Layout> Engine<L> {
         let Some(file) = self.files.get_mut(&ino) else { return };
         if let Some(sending) = file.sending.take() {
             self.dirty_bytes -= sending.frozen.bytes() + file.dirty.bytes();
+            file.attrs = sending.attrs.then(file.attrs);
             if file.replace {
                 // Truncated again meanwhile: what failed does not matter any more.
             } else {
@@ -616,6 +673,20 @@ impl<L: Layout> Engine<L> {
     pub(super) fn wait_for_files(&mut self, id: OpId) {
         if let Some(file) = self.files.values_mut().find(|file| file.is_dirty()) {
             file.waiters.push(id);
+        }
+    }
+
+    /// Whether attributes of a file that are set now go with its contents.
+    pub(super) fn takes_attrs(&self, ino: Ino) -> bool {
+        self.layout.caps().attrs_with_data && self.files.get(&ino).is_some_and(File::takes_attrs)
+    }
+
+    /// Attributes are set with the contents that are still to be written, which a close or an
+    /// fsync waits for: a copy sets the times, the owner and the mode of each file right before
+    /// it closes it.
+    pub(super) fn set_with_data(&mut self, ino: Ino, patch: &Patch) {
+        if let Some(file) = self.files.get_mut(&ino) {
+            file.attrs = file.attrs.then(*patch);
         }
     }
 

@@ -48,11 +48,15 @@ impl Txn {
 
 impl<L: Layout> Engine<L> {
     pub(super) fn start_txn(&mut self, id: OpId) {
-        let Some(op) = self.ops.get_mut(&id) else { return };
+        let Some(op) = self.ops.get(&id) else { return };
         // A length is set on what has been written, not under it, and a time is not undone by
-        // writes from before it: those travel on another lane.
+        // writes from before it: those travel on another lane, and what goes with them too.
         let ordered = match &op.request {
-            Request::SetAttr { ino, set, .. } if set.size.is_some() || set.mtime.is_some() => {
+            Request::SetAttr { ino, set, .. } if set.size.is_some() => Some(*ino),
+            Request::SetAttr { ino, .. } if self.takes_attrs(*ino) => None,
+            Request::SetAttr { ino, set, .. }
+                if set.mtime.is_some() || self.files.get(ino).is_some_and(File::has_attrs) =>
+            {
                 Some(*ino)
             }
             Request::Fallocate { ino, .. } | Request::Seek { ino, .. } => Some(*ino),
@@ -68,6 +72,7 @@ impl<L: Layout> Engine<L> {
             self.wait_for_flush(id, ino);
             return;
         }
+        let Some(op) = self.ops.get_mut(&id) else { return };
         let txn = Txn {
             fresh: Facts::new(),
             since: self.layout.epoch(),
@@ -118,6 +123,17 @@ impl<L: Layout> Engine<L> {
                     return;
                 }
                 Ok(Decision::Commit(plan)) => {
+                    if let Some((ino, patch)) = alone(&plan)
+                        && view.caps.attrs_with_data
+                        && self.files.get(&ino).is_some_and(File::takes_attrs)
+                        && let Ok(Some(attr)) = view.attr(ino)
+                    {
+                        let since = txn.since;
+                        let fresh = Facts::from([(Want::Attr(ino), Fact::Attr(Some(attr)))]);
+                        self.set_with_data(ino, &patch);
+                        self.answer_commit(id, &plan, &fresh, &Facts::new(), since);
+                        return;
+                    }
                     // Data travels on another lane than names: what is on its way to a name must
                     // be there before the name goes, or it would bring the name back without the
                     // rest of the file, or reach the file that has the name next.
@@ -474,6 +490,15 @@ fn moves(plan: &Plan, file: Ino) -> bool {
     })
 }
 
+/// The attributes that a plan sets of one inode, when that is all it does and no length is among
+/// them.
+fn alone(plan: &Plan) -> Option<(Ino, Patch)> {
+    match plan.changes[..] {
+        [Change::SetAttr { ino, patch }] if patch.size.is_none() => Some((ino, patch)),
+        _ => None,
+    }
+}
+
 /// The inodes whose attributes a plan changes.
 fn changed_inodes(plan: &Plan) -> impl Iterator<Item = Ino> + '_ {
     plan.changes.iter().filter_map(|change| match change {
@@ -490,6 +515,26 @@ fn changed_inodes(plan: &Plan) -> impl Iterator<Item = Ino> + '_ {
 }
 
 impl Patch {
+    /// Whether it sets nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Patch::default()
+    }
+
+    /// This patch, and then a later one.
+    #[must_use]
+    pub fn then(self, later: Patch) -> Patch {
+        Patch {
+            perm: later.perm.or(self.perm),
+            uid: later.uid.or(self.uid),
+            gid: later.gid.or(self.gid),
+            size: later.size.or(self.size),
+            atime: later.atime.or(self.atime),
+            mtime: later.mtime.or(self.mtime),
+            ctime: later.ctime.max(self.ctime),
+        }
+    }
+
     /// Sets what the patch sets.
     pub fn apply_to(&self, attr: &mut Attr) {
         attr.perm = self.perm.unwrap_or(attr.perm);

@@ -104,11 +104,12 @@ impl GridFs {
                         target: None,
                         chunk: self.options.chunk_size,
                         token,
+                        writing: None,
                     };
                     let mut insert = self.files("insert");
                     sequence(&mut insert, "documents", alloc::vec![statement(|it| new.write(it))]);
                     insert.concern = self.concern;
-                    insert.retryable = true;
+                    insert.retryable = self.is_numbered();
                     commands.push(insert.expecting(Expect::Count(1)));
                     adopting.inos.push(Some((ino, id)));
                 }

@@ -278,7 +278,8 @@ impl GridFs {
     }
 
     /// The last commands. What was acknowledged is safe when they are answered.
-    fn leave(&self, mut commands: Vec<Command>) -> Step<Self> {
+    fn leave(&mut self, mut commands: Vec<Command>) -> Step<Self> {
+        commands.extend(self.unmark_all());
         if !self.all_is_safe() {
             commands.push(self.barrier());
         }

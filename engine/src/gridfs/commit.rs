@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use crate::backend::mongo::{Expect, Mongo, Reply};
 use crate::contract::Mode;
-use crate::decide::{Change, Facts, Plan};
+use crate::decide::{Answer, Change, Facts, Plan};
 use crate::engine::Cx;
 use crate::errno::Errno;
 use crate::id::{Ino, Lane, Token};
@@ -59,6 +59,7 @@ impl GridFs {
         cx: &mut Cx<Mongo>,
     ) -> Step<Self> {
         let plan = plan.clone();
+        self.note_names(&plan);
         let foreign = self.foreign_in(&plan);
         let unread = |ino: &Ino| {
             let node = self.tree.get(*ino)?;
@@ -74,6 +75,24 @@ impl GridFs {
             return self.go_on(Committing { plan, token, stage }, commands, Mode::Ordered);
         }
         self.adopt_for(plan, token, &foreign, cx)
+    }
+
+    /// What becomes of it is not known at once, and of a name that nobody waits for any more
+    /// perhaps never.
+    fn note_names(&mut self, plan: &Plan) {
+        for change in &plan.changes {
+            match change {
+                Change::Create { dir, name, attr, .. } => {
+                    self.wholes.naming(*dir, name);
+                    if attr.kind == Kind::Dir {
+                        self.wholes.made(attr.ino, self.epoch);
+                    }
+                }
+                Change::Link { dir, name, .. } => self.wholes.naming(*dir, name),
+                Change::Rename { to_dir, to_name, .. } => self.wholes.naming(*to_dir, to_name),
+                _ => {}
+            }
+        }
     }
 
     fn adopt_for(
@@ -283,9 +302,18 @@ impl GridFs {
             match change {
                 Change::Create { dir, name, attr, target } => {
                     self.created((*dir, name), attr, target.as_ref(), token);
+                    // Others may have found it already, and told of what they made there.
+                    if self.wholes.since(attr.ino) != Some(self.epoch) {
+                        self.wholes.forget(attr.ino);
+                    }
                     let seen = (Vec::new(), self.epoch, cx.now.mono);
+                    let opened = matches!(plan.answer, Answer::Created(_));
                     if let Some(node) = self.tree.get_mut(attr.ino) {
                         node.xattrs = Some(seen);
+                        node.marked = opened.then_some(cx.now.mono);
+                    }
+                    if opened {
+                        self.live.marked(attr.ino, cx.now.mono);
                     }
                     if let Some(id) = id {
                         self.tree.set_id(attr.ino, id);

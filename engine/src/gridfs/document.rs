@@ -459,6 +459,8 @@ pub(super) struct NewFile<'a> {
     pub(super) target: Option<&'a [u8]>,
     pub(super) chunk: u32,
     pub(super) token: Token,
+    /// It is open for writing, in this session since this millisecond: see `wr`.
+    pub(super) writing: Option<(u64, i64)>,
 }
 
 impl NewFile<'_> {
@@ -481,6 +483,9 @@ impl NewFile<'_> {
         body.end();
         if let Some(target) = self.target {
             write_text("target", target, body);
+        }
+        if let Some((session, at)) = self.writing {
+            body.begin("wr").i64("s", session as i64).i64("t", at).end();
         }
         write_token("w", self.token, body);
         body.end().end();

@@ -118,6 +118,7 @@ fn our_own_come_back_as_they_were_written() {
         target: None,
         chunk: 4096,
         token,
+        writing: None,
     };
     let stored = doc(|it| new.write(it));
     let file = FileDoc::parse(&stored).unwrap();

@@ -72,7 +72,7 @@ impl GridFs {
             Want::Below { dir, ancestor } if foreign(&self.tree, *dir) => {
                 Fact::Below(self.tree.is_below(*dir, *ancestor))
             }
-            Want::Entry(dir, name) if foreign(&self.tree, *dir) => {
+            Want::Entry(dir, name) if foreign(&self.tree, *dir) || self.lacks(*dir, name) => {
                 let attr = self.foreign_entry(*dir, name, cx);
                 put_entry(facts, want, attr);
                 return true;
@@ -102,6 +102,13 @@ impl GridFs {
         };
         facts.insert(want.clone(), fact);
         true
+    }
+
+    /// Whether no document of ours has this name: nobody has named anything there but this mount.
+    fn lacks(&self, dir: Ino, name: &Name) -> bool {
+        let tainted = self.tree.get(dir).map(|node| node.names_tainted.max(node.tainted));
+        let since = self.wholes.lacks(dir, name);
+        tainted.zip(since).is_some_and(|(tainted, since)| self.live.is_told(tainted, since))
     }
 
     /// The names of an inode's extended attributes, for as long as its document may be believed.

@@ -2,6 +2,7 @@
 //! work of the layout's own accord is done in the background.
 
 mod repath;
+mod stream;
 mod sweep;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -9,7 +10,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::backend::bson::{Doc, DocBuf, Value};
+use crate::backend::bson::{Doc, Value};
 use crate::backend::mongo::{Command, Mongo, Push, Reply};
 use crate::contract::{Level, Link};
 use crate::engine::Cx;
@@ -19,14 +20,23 @@ use crate::time::{Duration, Mono};
 
 use super::document::{FileDoc, Id, Whose, token};
 use super::foreign::{Foreign, path_of};
-use super::{GridFs, OURS, Ticket, ours};
+use super::{GridFs, Ticket};
 
-/// Documents removed in one batch.
-const RECLAIM: usize = 64;
+pub use stream::{change_stream_of_others, change_stream_pipeline};
+
+/// Documents removed in one batch, and how long the first of them waits for the others: three
+/// commands for each batch are next to nothing, for each document they would be most of an `rm -r`.
+const RECLAIM: usize = 256;
+const RECLAIM_PAUSE: Duration = Duration::from_millis(200);
 /// For how long a document that is gone is kept without a sign of life of who holds it.
 const GONE_LEASE: Duration = Duration::from_secs(600);
 /// For how long a file may be half written before its writer counts as dead.
 const WRITE_LEASE: Duration = Duration::from_secs(60);
+/// For how long a file that was made and not written yet says that it is being written: well
+/// below the time after which others may take its writer for dead.
+const MARK_LEASE: Duration = Duration::from_secs(5);
+/// So many of them at most say so.
+const MARKS: usize = 4096;
 /// How often it is looked for what others left behind.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// How old a document must be that stepped aside for another which never came: the two are one
@@ -54,6 +64,8 @@ pub(super) struct Live {
     reclaiming: Vec<Id>,
     /// Unlinked and open.
     held: BTreeSet<Ino>,
+    /// Made and marked as being written, oldest first.
+    marked: VecDeque<(Mono, Ino)>,
     /// With a revision that is being written.
     staging: BTreeSet<Ino>,
     /// Replaced revisions that are to be kept, and of which inode.
@@ -117,6 +129,11 @@ impl Live {
         self.link == Some(true)
     }
 
+    /// Whether what was known at a time is still true, as others' changes are told.
+    pub(super) fn is_told(&self, tainted: Epoch, since: Epoch) -> bool {
+        self.is_live() && tainted <= since && self.lost <= since
+    }
+
     pub(super) fn lease(&self, tainted: Epoch, since: Epoch) -> Duration {
         match self.is_live() {
             true if tainted > since || self.lost > since => Duration::ZERO,
@@ -127,9 +144,10 @@ impl Live {
 
     pub(super) fn due(&self) -> Option<Mono> {
         let reclaim = self.reclaims.iter().map(|(at, _)| *at).min();
+        let marked = self.marked.front().map(|(at, _)| at.after(MARK_LEASE));
         let scan = self.next_scan.filter(|_| !self.is_live());
         let sweep = Some(self.next_sweep).filter(|_| self.attached && self.writable);
-        [reclaim, scan, self.next_heartbeat, sweep]
+        [reclaim, marked, scan, self.next_heartbeat, sweep]
             .into_iter()
             .flatten()
             .filter(|at| *at > self.now)
@@ -137,7 +155,7 @@ impl Live {
     }
 
     pub(super) fn reclaim(&mut self, id: Id) {
-        self.reclaims.push_back((Mono(0), id));
+        self.reclaims.push_back((self.now.after(RECLAIM_PAUSE), id));
     }
 
     pub(super) fn reclaim_later(&mut self, id: Id, now: Mono) {
@@ -160,6 +178,10 @@ impl Live {
     pub(super) fn stages(&mut self, ino: Ino) {
         self.staging.insert(ino);
         self.next_heartbeat.get_or_insert(self.now.after(GONE_LEASE / 3));
+    }
+
+    pub(super) fn marked(&mut self, ino: Ino, now: Mono) {
+        self.marked.push_back((now, ino));
     }
 
     pub(super) fn keep(&mut self, id: Id, of: Ino) {
@@ -263,14 +285,14 @@ impl GridFs {
         let writer = match event.get("updateDescription") {
             Some(Value::Document(update)) => update
                 .get("updatedFields")
-                .and_then(|it| it.as_doc()?.get(&ours("w"))?.as_doc().and_then(token)),
+                .and_then(|it| it.as_doc().and_then(|fields| self.own_mark(fields))),
             _ => full.as_ref().and_then(|doc| {
                 let metadata = doc.get("metadata")?.as_doc()?.clone();
                 let ours = metadata.get("dbmount")?.as_doc()?.clone();
-                token(ours.get("w")?.as_doc()?)
+                Some(token(ours.get("w")?.as_doc()?)?.session)
             }),
         };
-        if writer.is_some_and(|writer| writer.session == self.session) {
+        if writer.is_some_and(|writer| writer == self.session) {
             return;
         }
         self.epoch = Epoch(self.epoch.0 + 1);
@@ -296,6 +318,14 @@ impl GridFs {
             Some(FileDoc { whose: Whose::Passing, .. }) => {}
             file => self.foreign_changed(id.as_ref(), file, cx),
         }
+    }
+
+    /// Whose change this is, if it is this mount's: a token (`w`), a file that it writes (`wr`) or
+    /// that it took away (`gone`) say `s`.
+    fn own_mark(&self, fields: &Doc) -> Option<u64> {
+        let session = |value: &Value<'_>| value.as_doc()?.get("s")?.as_i64().map(|it| it as u64);
+        let mut all = fields.iter().filter_map(|it| session(&it.value));
+        all.find(|it| *it == self.session)
     }
 
     fn taint(&mut self, ino: Ino, cx: &mut Cx<Mongo>) {
@@ -404,6 +434,9 @@ impl GridFs {
             if !due.is_empty() {
                 self.live.reclaiming.clone_from(&due);
                 return Some((Lane::Bulk, alloc::vec![self.ask_gone(&due)], Task::Reclaim));
+            }
+            if let Some(unmark) = self.unmark_idle(now) {
+                return Some((Lane::Bulk, alloc::vec![unmark], Task::Housekeeping));
             }
             if self.live.next_heartbeat.is_some_and(|at| at <= now) {
                 return self.heartbeat(cx);
@@ -525,18 +558,4 @@ impl GridFs {
     pub fn foreign_path(key: &[u8]) -> String {
         path_of(key)
     }
-}
-
-/// The stages behind `$changeStream` that a transport adds: what the layout reads of an event,
-/// and nothing that may be large.
-#[must_use]
-pub fn change_stream_pipeline() -> Doc {
-    let mut stages = DocBuf::new();
-    stages.begin("0").begin("$project").i32("_id", 1).i32("operationType", 1).i32("documentKey", 1);
-    stages.i32("updateDescription.updatedFields", 1);
-    for field in ["_id", "filename", "length", "chunkSize", "uploadDate", "stat", "visible", OURS] {
-        stages.i32(&format!("fullDocument.{field}"), 1);
-    }
-    stages.end().end();
-    stages.finish_doc().unwrap_or_else(|_| Doc::empty())
 }

@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use crate::backend::bson::DocBuf;
 use crate::backend::mongo::{Command, Expect};
 use crate::contract::Mode;
-use crate::decide::{Change, Check, Patch, Plan};
+use crate::decide::{Answer, Change, Check, Patch, Plan};
 use crate::id::{Ino, Token};
 use crate::op::{Attr, Kind, Name};
 use crate::time::Wall;
@@ -116,7 +116,9 @@ impl GridFs {
         let parts = sort(plan);
         let mut program = plan.changes.iter().find_map(|change| match change {
             Change::Create { dir, name, attr, target } => {
-                Some(self.lower_create(*dir, name, attr, target.as_deref(), token, at))
+                let opened = matches!(plan.answer, Answer::Created(_));
+                let target = target.as_deref();
+                Some(self.lower_create(&link(*dir, name), attr, target, opened, token, at))
             }
             Change::Link { ino, dir, name } => {
                 Some(self.lower_link(*ino, &link(*dir, name), &parts, token))
@@ -149,7 +151,7 @@ impl GridFs {
     fn primary(&self, ino: Ino, statements: Vec<DocBuf>) -> Program {
         let count = statements.len() as i64;
         let mut command = self.updates(self.files("update"), statements);
-        command.retryable = true;
+        command.retryable = self.is_numbered();
         Program {
             commands: alloc::vec![command],
             primary: 0,
@@ -165,32 +167,32 @@ impl GridFs {
 
     fn lower_create(
         &mut self,
-        dir: Ino,
-        name: &Name,
+        link: &Link,
         attr: &Attr,
         target: Option<&[u8]>,
+        opened: bool,
         token: Token,
         at: Wall,
     ) -> Program {
         let id = self.new_id(at);
-        let link = link(dir, name);
         let filename = match attr.kind {
-            Kind::File => self.tree.filename(dir, name),
+            Kind::File => self.tree.filename(link.parent, &link.name),
             _ => None,
         };
         let new = NewFile {
             id: &id,
             attr,
-            link: Some(&link),
+            link: Some(link),
             filename: filename.as_deref(),
             target,
             chunk: self.options.chunk_size,
             token,
+            writing: opened.then(|| (self.session, at.0.div_euclid(1_000_000))),
         };
         let mut insert = self.files("insert");
         sequence(&mut insert, "documents", alloc::vec![statement(|it| new.write(it))]);
         insert.concern = self.concern;
-        insert.retryable = true;
+        insert.retryable = self.is_numbered();
         let mut delete = self.files("delete");
         let this = statement(|it| {
             it.begin("q");

@@ -45,6 +45,9 @@ pub(super) struct Node {
     pub(super) revisions: bool,
     /// A new revision that is being written.
     pub(super) staged: Option<Staged>,
+    /// Since when its document says that this mount is writing it (see `wr`), from its first
+    /// moment on.
+    pub(super) marked: Option<Mono>,
     /// Its last name is gone.
     pub(super) gone: bool,
     /// The last change by somebody else: of itself, and of a name in it.
@@ -77,6 +80,7 @@ impl Node {
             xattrs: None,
             revisions: false,
             staged: None,
+            marked: None,
             gone: false,
             tainted: Epoch::default(),
             names_tainted: Epoch::default(),

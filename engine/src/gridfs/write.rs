@@ -35,7 +35,7 @@ const BATCH_BYTES: u64 = 8 << 20;
 /// How often publishing is tried anew when others change the document meanwhile.
 const ATTEMPTS: u32 = 8;
 /// Tokens of writes are apart from those of commits.
-const WRITE_TOKEN: u64 = 1 << 62;
+pub(super) const WRITE_TOKEN: u64 = 1 << 62;
 
 /// A file's contents on their way to the server.
 #[derive(Clone, Debug)]
@@ -52,6 +52,8 @@ pub struct Writing {
     /// Make it the file's revision when it is written.
     publish: bool,
     mtime: Wall,
+    /// Attributes that go along.
+    attrs: Patch,
     token: Token,
     /// The life of the server in which this began.
     life: u64,
@@ -107,6 +109,7 @@ impl GridFs {
             staged: self.tree.get(ino).is_some_and(|node| node.staged.is_some()),
             publish: out.publish,
             mtime: out.mtime,
+            attrs: out.attrs,
             token: Token { session: self.session, serial },
             life: self.durable.life(),
             next: 0,
@@ -151,6 +154,7 @@ impl GridFs {
             replace: writing.replace,
             extents: writing.extents,
             mtime: writing.mtime,
+            attrs: writing.attrs,
             publish: writing.publish,
         };
         self.start_write(writing.ino, &out, cx)
@@ -199,6 +203,7 @@ impl GridFs {
             staged: self.tree.get(ino).is_some_and(|node| node.staged.is_some()),
             publish: false,
             mtime: cx.now.wall,
+            attrs: Patch::default(),
             token,
             life: self.durable.life(),
             next: 0,
@@ -274,7 +279,7 @@ impl GridFs {
             }
         }
         let mut commands = Vec::new();
-        if writing.grows() && !batch.is_empty() {
+        if writing.grows() && !batch.is_empty() && !self.is_marked(&writing, cx) {
             commands.push(self.mark(&writing.id, cx.now.wall));
         }
         if !fresh.is_empty() {
@@ -443,7 +448,10 @@ impl GridFs {
         if let Some(node) = self.tree.get_mut(writing.ino) {
             match &mut node.staged {
                 Some(staged) if writing.staged => staged.content = writing.new,
-                _ => node.content = Ok(writing.new),
+                _ => {
+                    node.content = Ok(writing.new);
+                    writing.attrs.apply_to(&mut node.attr);
+                }
             }
             node.attr.size = writing.new.length;
         }
@@ -478,7 +486,12 @@ impl Writing {
             Change::SetAttr { ino, patch } if *ino == self.ino => Some(*patch),
             _ => None,
         });
-        patches.last().unwrap_or_default()
+        patches.last().unwrap_or(self.attrs)
+    }
+
+    /// Nothing but attributes.
+    fn is_bare(&self) -> bool {
+        self.extents.is_empty() && !self.replace && self.plan.is_none()
     }
 
     /// Chunks are there before the length that reveals them.

@@ -15,6 +15,7 @@ fn writing(old: u64, extents: &[(u64, &'static [u8])]) -> Writing {
         staged: false,
         publish: false,
         mtime: Wall(0),
+        attrs: Patch::default(),
         token: Token { session: 1, serial: 1 },
         life: 0,
         next: 0,

@@ -63,6 +63,7 @@ impl Volume {
             extents: alloc::vec![(size, data.clone())],
             mtime: *mtime,
             publish: true,
+            ..WriteOut::default()
         };
         let stamp = self.next_stamp();
         let mut keys: Args = smallvec![

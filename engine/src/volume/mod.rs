@@ -279,6 +279,7 @@ impl Layout for Volume {
             atime: true,
             holes: true,
             max_copy: MAX_COPY,
+            attrs_with_data: false,
         }
     }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dbmount_engine::id::{Fh, LockOwner};
-use dbmount_engine::op::{OpenFlags, RenameMode, SetAttr, XattrMode};
+use dbmount_engine::op::{OpenFlags, RenameMode, SetAttr, SetTime, XattrMode};
 use dbmount_engine::sim::harness::{Bucket, CALLER, Disk, Setup, Site, Weather, World};
-use dbmount_engine::{Ino, Kind, Name, Request, Response};
+use dbmount_engine::{Ino, Kind, Name, Request, Response, Wall};
 
 const BUCKET: &str = include_str!("../../src/gridfs/round_trips.md");
 const DISK: &str = include_str!("../../src/volume/round_trips.md");
@@ -148,6 +148,13 @@ impl<S: Site> Warm<S> {
             "rename over a file" => to("file", "other"),
             "rename of a directory" => to("dir", "new"),
             "setattr" => set(SetAttr { perm: Some(0o600), ..SetAttr::default() }),
+            "setattr of a file that is being written" => {
+                let (ino, fh) = self.create(0, parent, "new");
+                self.write(0, ino, fh, b"data");
+                let time = Some(SetTime::At(Wall(5)));
+                let set = SetAttr { perm: Some(0o600), mtime: time, ..SetAttr::default() };
+                Request::SetAttr { ino, set, caller }
+            }
             "truncate" => set(SetAttr { size: Some(2), ..SetAttr::default() }),
             "setxattr" => {
                 let (name, value) = (name("user.a"), Bytes::from("value"));
@@ -282,4 +289,40 @@ fn the_kernel_is_not_told_of_its_own_changes() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn a_file_is_copied_into_a_bucket_with_four_commands() {
+    let mut warm: Warm<Bucket> = Warm::new(1, Weather::CALM);
+    let parent = Ino::ROOT;
+    let sent = |warm: &Warm<Bucket>| -> usize {
+        warm.world.last_batches(0).iter().map(|batch| batch.commands.len()).sum()
+    };
+    let (ino, fh) = warm.create(0, parent, "new");
+    // The document, and its directory's times.
+    assert_eq!(sent(&warm), 2);
+    warm.write(0, ino, fh, b"data");
+    let none = SetAttr::default();
+    let at = |time| Some(SetTime::At(Wall(time)));
+    for set in [
+        SetAttr { atime: at(4), mtime: at(5), ..none },
+        SetAttr { uid: Some(6), gid: Some(7), ..none },
+        SetAttr { perm: Some(0o640), ..none },
+    ] {
+        warm.ask(0, Request::SetAttr { ino, set, caller: CALLER });
+        assert_eq!(sent(&warm), 0);
+    }
+    warm.ask(0, Request::Flush { ino, fh, owner: LockOwner(0) });
+    // The chunk, and the length with the attributes.
+    assert_eq!(sent(&warm), 2);
+    warm.ask(0, Request::Release { ino, fh, owner: None });
+    assert_eq!(sent(&warm), 0);
+    warm.world.settle();
+    let copied = warm.look(1, parent, "new");
+    let Response::Attr(attr, _) = warm.ask(1, Request::GetAttr { ino: copied }) else {
+        panic!("no attributes")
+    };
+    let times = (attr.atime, attr.mtime);
+    assert_eq!((times, attr.size), ((Wall(4), Wall(5)), 6));
+    assert_eq!((attr.perm, attr.uid, attr.gid), (0o640, 6, 7));
 }

@@ -8,13 +8,15 @@ use crate::backend::bson::{Doc, DocBuf, Value};
 use crate::backend::mongo::{Command, Expect, Mongo, Reply};
 use crate::contract::Level;
 use crate::engine::Cx;
-use crate::id::{Ino, Lane};
+use crate::id::{Ino, Lane, Token};
 use crate::layout::Work;
+use crate::time::Mono;
 
 use super::super::data::chunks_of;
-use super::super::document::{Content, FileDoc, Id, Whose, write_text};
+use super::super::document::{Content, FileDoc, Id, Whose, write_text, write_token};
+use super::super::write::WRITE_TOKEN;
 use super::super::{GridFs, OURS, Ticket, ours, sequence, statement};
-use super::{ASIDE, Aside, GONE_LEASE, RECLAIM, Task, WRITE_LEASE};
+use super::{ASIDE, Aside, GONE_LEASE, MARK_LEASE, MARKS, RECLAIM, Task, WRITE_LEASE};
 
 impl GridFs {
     /// Asks which of these documents are gone indeed: nothing else is ever removed.
@@ -82,6 +84,39 @@ impl GridFs {
         });
         let command = self.updates(self.files("update"), alloc::vec![alive]);
         Some((Lane::Meta, alloc::vec![command], Task::Housekeeping))
+    }
+
+    /// Files that were made a while ago and not written are not being written, for all that others
+    /// need to know. The token is for nothing but to tell this from changes by others.
+    pub(super) fn unmark_idle(&mut self, now: Mono) -> Option<Command> {
+        let many = self.live.marked.len() > MARKS;
+        let (oldest, _) = self.live.marked.front()?;
+        let due = many || oldest.after(MARK_LEASE) <= now;
+        due.then(|| self.unmark_all())?
+    }
+
+    pub(in crate::gridfs) fn unmark_all(&mut self) -> Option<Command> {
+        let all = core::mem::take(&mut self.live.marked);
+        let idle = |(_, ino): (Mono, Ino)| match self.tree.get_mut(ino) {
+            Some(node) => node.marked.take().map(|_| ino),
+            None => Some(ino),
+        };
+        let idle: Vec<Ino> = all.into_iter().filter_map(idle).collect();
+        if idle.is_empty() {
+            return None;
+        }
+        let token = Token { session: self.session, serial: self.next_serial() | WRITE_TOKEN };
+        let unmark = statement(|it| {
+            it.begin("q").begin(&ours("ino")).begin_array("$in");
+            for (n, ino) in idle.iter().enumerate() {
+                it.i64(&format!("{n}"), ino.0 as i64);
+            }
+            it.end().end().i64(&ours("wr.s"), self.session as i64).end();
+            it.begin("u").begin("$unset").str(&ours("wr"), "").end().begin("$set");
+            write_token(&ours("w"), token, it);
+            it.end().end().bool("multi", true);
+        });
+        Some(self.updates(self.files("update"), alloc::vec![unmark]))
     }
 
     /// What crashed mounts left behind.

@@ -5,12 +5,17 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use crate::backend::mongo::{Command, Expect};
-use crate::time::Wall;
+use crate::backend::mongo::{Command, Expect, Mongo};
+use crate::engine::Cx;
+use crate::time::{Duration, Wall};
 
 use super::super::document::{Id, write_token};
 use super::super::{GridFs, ours, sequence, statement};
 use super::Writing;
+
+/// For how long a file that was made by this mount is trusted to be marked still: others take the
+/// writer for dead after a minute.
+const MARK_TRUST: Duration = Duration::from_secs(20);
 
 impl GridFs {
     /// The length and the times; what a plan sets along with a length.
@@ -33,7 +38,10 @@ impl GridFs {
             if shorter {
                 it.i64("length", writing.new.length as i64);
             }
-            it.i64(&ours("mtime"), patch.mtime.unwrap_or(writing.mtime).0);
+            let written = Some(writing.mtime).filter(|_| !writing.is_bare());
+            if let Some(mtime) = patch.mtime.or(written) {
+                it.i64(&ours("mtime"), mtime.0);
+            }
             for (field, value) in
                 [("mode", patch.perm.map(u32::from)), ("uid", patch.uid), ("gid", patch.gid)]
             {
@@ -109,6 +117,14 @@ impl GridFs {
             it.end().begin("u").begin("$set").begin(&ours("wr")).i64("s", self.session as i64);
             it.i64("t", at.0.div_euclid(1_000_000)).end().end().end();
         })
+    }
+
+    /// Whether the document has been marked since the file was made, not long ago. It is so once:
+    /// the length takes the mark away.
+    pub(super) fn is_marked(&mut self, writing: &Writing, cx: &Cx<Mongo>) -> bool {
+        let node = self.tree.get_mut(writing.ino).filter(|_| writing.attempts == 0);
+        let since = node.and_then(|node| node.marked.take());
+        since.is_some_and(|since| cx.now.mono.since(since) < MARK_TRUST)
     }
 
     pub(super) fn unmark(&self, id: &Id) -> Command {

@@ -138,7 +138,7 @@ pub(super) fn note_dirty(dirty: &mut BTreeSet<Slot>, op: &Op, done: bool) {
 }
 
 /// What must be there after a crash: all names and attributes, and the contents that a close or
-/// fsync has acknowledged.
+/// fsync has acknowledged; attributes may travel with contents.
 pub(super) fn after_the_crash<S: Site>(
     world: &mut World<S>,
     models: [Model; 2],
@@ -166,6 +166,7 @@ pub(super) fn after_the_crash<S: Site>(
             for tree in [&mut should, &mut is] {
                 if let Some(summary) = tree.get_mut(path) {
                     (summary.size, summary.contents) = (0, None);
+                    (summary.perm, summary.uid, summary.gid) = (0, 0, 0);
                 }
             }
         }
