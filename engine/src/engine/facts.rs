@@ -83,11 +83,11 @@ impl FactCache {
         }
     }
 
-    /// A directory that the kernel holds was removed, at `at`. POSIX rmdir: it goes on to exist,
-    /// without entries, until nobody has it open any more.
-    pub(super) fn removed_dir(&mut self, ino: Ino, at: Wall) {
+    /// A directory that the kernel holds was removed. POSIX rmdir: it goes on to exist, without
+    /// entries, until nobody has it open any more; and it does not say that its times change.
+    pub(super) fn removed_dir(&mut self, ino: Ino) {
         if let Some(leased) = self.attrs.get(&ino) {
-            self.removed.insert(ino, Attr { nlink: 0, ctime: at, ..leased.value });
+            self.removed.insert(ino, Attr { nlink: 0, ..leased.value });
         }
     }
 

@@ -334,7 +334,7 @@ impl<L: Layout> Engine<L> {
                 Change::Unlink { dir, name, ino, kind, last, held } => {
                     self.cx.facts.forget_entry(*dir, name);
                     if *kind == Kind::Dir && self.cx.inodes.is_known(*ino) {
-                        self.cx.facts.removed_dir(*ino, self.cx.now.wall);
+                        self.cx.facts.removed_dir(*ino);
                     }
                     if *last && !held {
                         self.cx.facts.drop_attr(*ino);
