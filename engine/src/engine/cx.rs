@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::contract::{Invalidation, Level, Notice, Output};
 use crate::errno::Errno;
 use crate::id::{Ino, OpId};
-use crate::op::{Name, Response};
+use crate::op::{Attr, Name, Response};
 use crate::time::Now;
 
 use super::facts::FactCache;
@@ -64,6 +64,12 @@ impl<B: Backend> Cx<B> {
         if self.inodes.is_known(parent) {
             self.out.push_back(Output::Invalidate(Invalidation::Entry { parent, name }));
         }
+    }
+
+    /// The attributes of an inode, while a lease on them is good.
+    #[must_use]
+    pub fn leased_attr(&self, ino: Ino) -> Option<Attr> {
+        self.facts.attr(ino, self.now.mono)
     }
 
     /// Forgets the facts about an inode without telling the kernel, which knows better (it has

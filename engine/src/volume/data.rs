@@ -25,6 +25,9 @@ use super::key::{DataId, Key};
 use super::record::Stamp;
 use super::{Ticket, Volume, count, decimal, scripts};
 
+/// What is no more than this goes with the metadata: nothing there waits long for it, and its push
+/// comes with its reply.
+const SMALL: usize = 16 << 10;
 /// The most bytes that are passed through a script at a time.
 const SCRIPTED: usize = 256 << 10;
 /// The most pieces that one script writes.
@@ -221,7 +224,8 @@ impl Volume {
         };
         let what = What::Extents { into, stamp, scripts, plain };
         let writing = Writing { ino, out, tries, what };
-        let work = Self::work(Lane::Bulk, commands, Ticket::Write(Box::new(writing)));
+        let lane = if total <= SMALL { Lane::Meta } else { Lane::Bulk };
+        let work = Self::work(lane, commands, Ticket::Write(Box::new(writing)));
         Step::Work(Work { mode, ..work })
     }
 

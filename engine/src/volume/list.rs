@@ -1,4 +1,5 @@
-//! Directory pages, with the attributes of what the entries lead to, in one question each.
+//! Directory pages, with the attributes of what the entries lead to, in one question each; none
+//! where all of that is known.
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -12,10 +13,11 @@ use crate::decide::Fact;
 use crate::engine::Cx;
 use crate::id::{Ino, Lane};
 use crate::layout::{Epoch, Listed, Outcome, Page, Step, Work};
+use crate::op::Name;
 
 use super::facts::inode_fields;
 use super::key::Key;
-use super::record::{Member, Stamp};
+use super::record::{Member, Stamp, member};
 use super::{Ticket, Volume, decimal, scripts};
 
 /// The most entries of a page: a script holds the server up for each.
@@ -31,8 +33,17 @@ pub struct Asked {
 }
 
 impl Volume {
-    pub(super) fn start_list(&mut self, dir: Ino, from: &[u8], limit: usize) -> Step<Self> {
+    pub(super) fn start_list(
+        &mut self,
+        dir: Ino,
+        from: &[u8],
+        limit: usize,
+        cx: &Cx<Redis>,
+    ) -> Step<Self> {
         let limit = limit.clamp(1, PAGE);
+        if let Some(page) = self.known_page(dir, from, limit, cx) {
+            return Step::Done(Outcome::Page(page));
+        }
         let mut args: Args =
             smallvec![self.inode_prefix(), place_after(from), decimal(limit as u64)];
         args.extend(inode_fields());
@@ -41,6 +52,29 @@ impl Volume {
         let asked = Asked { dir, from: from.to_vec(), limit, since: self.epoch };
         let work = Self::work(Lane::Meta, commands, Ticket::List(asked));
         Step::Work(Work { mode: Mode::Independent, ..work })
+    }
+
+    /// A page of a directory that is known wholly, if pushes keep that true and every entry's
+    /// attributes are known as well.
+    fn known_page(
+        &self,
+        dir: Ino,
+        from: &[u8],
+        limit: usize,
+        cx: &Cx<Redis>,
+    ) -> Option<Page<Self>> {
+        // A name ends where its entry has the first NUL.
+        let last = from.split(|byte| *byte == 0).next().filter(|name| !name.is_empty());
+        let last = last.map(Name::from);
+        let names = self.tree.names_after(dir, last.as_ref()).filter(|_| self.live.is_live())?;
+        let mut entries: Vec<Listed<Self>> = Vec::new();
+        for (name, (kind, ino)) in names.take(limit) {
+            let attr = Some(cx.leased_attr(ino)?);
+            let after = member(name, kind, ino).to_vec();
+            entries.push(Listed { name: name.clone(), ino, kind, attr, after });
+        }
+        let next = entries.last().filter(|_| entries.len() == limit).map(|last| last.after.clone());
+        Some(Page { entries, next })
     }
 
     pub(super) fn listed(

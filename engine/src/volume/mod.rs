@@ -299,8 +299,8 @@ impl Layout for Volume {
         self.start_commit(plan.clone(), token, cx)
     }
 
-    fn list(&mut self, dir: Ino, from: &Vec<u8>, limit: usize, _cx: &mut Cx<Redis>) -> Step<Self> {
-        self.start_list(dir, from, limit)
+    fn list(&mut self, dir: Ino, from: &Vec<u8>, limit: usize, cx: &mut Cx<Redis>) -> Step<Self> {
+        self.start_list(dir, from, limit, cx)
     }
 
     fn open(&mut self, ino: Ino, _write: bool) -> Result<(), Errno> {

@@ -6,6 +6,7 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
+use core::ops::Bound;
 
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
@@ -180,6 +181,18 @@ impl Tree {
             Some(found) => Some(Some(*found)),
             None => (dir.complete || dir.absent.contains(name)).then_some(None),
         }
+    }
+
+    /// The names of a directory that come after one, in order; `None` unless it is known wholly.
+    pub(super) fn names_after(
+        &self,
+        dir: Ino,
+        name: Option<&Name>,
+    ) -> Option<impl Iterator<Item = (&Name, (Kind, Ino))>> {
+        let dir = self.nodes.get(&dir)?.dir.as_ref()?;
+        let from = name.map_or(Bound::Unbounded, Bound::Excluded);
+        let names = dir.names.range((from, Bound::Unbounded));
+        (dir.complete && !dir.suspect).then(|| names.map(|(name, found)| (name, *found)))
     }
 
     /// Whether the name's fate is remembered, so that others' changes of it can be told.

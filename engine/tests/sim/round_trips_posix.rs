@@ -164,6 +164,19 @@ impl<S: Site> Warm<S> {
             "listxattr" => Request::ListXattr { ino: file },
             "statfs" => Request::StatFs,
             "opendir" => Request::OpenDir { ino: parent },
+            "readdir of a directory made here" => {
+                let made = Request::Mkdir { parent, name: name("new"), perm: 0o755, caller };
+                let Response::Entry(entry) = self.ask(0, made) else { panic!("no directory") };
+                let ino = entry.attr.ino;
+                for text in ["a", "b"] {
+                    self.create(0, ino, text);
+                }
+                let fh = match self.ask(0, Request::OpenDir { ino }) {
+                    Response::Opened(opened) => opened.fh,
+                    other => panic!("{other:?}"),
+                };
+                Request::ReadDir { ino, fh, offset: 0, budget: 4096, plus: true }
+            }
             "readdir, a page" => {
                 let fh = match self.ask(0, Request::OpenDir { ino: Ino::ROOT }) {
                     Response::Opened(opened) => opened.fh,
