@@ -8,7 +8,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::op::{Kind, Name, RenameMode, XattrMode};
+use crate::op::{FallocateMode, Kind, Name, RenameMode, Whence, XattrMode};
 use crate::sim::model::Model;
 use crate::sim::ops::{How, Op, Path, Slot};
 use crate::time::Wall;
@@ -268,6 +268,7 @@ struct Scene {
     streams: Vec<Slot>,
     open: Vec<(Slot, Path)>,
     xattr_max: usize,
+    holes: bool,
 }
 
 impl Scene {
@@ -277,8 +278,8 @@ impl Scene {
             slots.iter().filter(|(_, s)| *s == streams).map(|(slot, _)| *slot).collect()
         };
         let (files, streams) = (of_kind(false), of_kind(true));
-        let xattr_max = model.caps().max_xattr_size;
-        Scene { paths: model.paths(), files, streams, open: model.open_paths(), xattr_max }
+        let (xattr_max, holes) = (model.caps().max_xattr_size, model.caps().holes);
+        Scene { paths: model.paths(), files, streams, open: model.open_paths(), xattr_max, holes }
     }
 
     /// `verb`, or what must come before it; now and then all the same, for `EBADF`.
@@ -332,6 +333,9 @@ impl Scene {
                 Op::Open { slot: slot(b), path: self.existing(a, is_file), how }
             }
             Verb::Fsync => Op::Fsync { slot: self.file_slot(a) },
+            // Where there are holes, what makes and finds them comes as often as this.
+            Verb::FTruncate if self.holes && !b.is_multiple_of(3) => self.holes_op(a, b, c),
+            Verb::Truncate if self.holes && !b.is_multiple_of(3) => self.holes_op(a, b, c),
             Verb::FTruncate => Op::FTruncate { slot: self.file_slot(a), size: offset(b) },
             Verb::Truncate => Op::Truncate { path: self.existing(a, is_file), size: offset(b) },
             Verb::Mkdir => Op::Mkdir { path: self.to_make(a), perm: perm(b) },
@@ -409,6 +413,38 @@ impl Scene {
                 Op::ReadDir { slot: self.stream_slot(a), count }
             }
             Verb::RewindDir => Op::RewindDir { slot: self.stream_slot(a) },
+        }
+    }
+
+    /// Ranges that start and end anywhere, short or of whole blocks.
+    fn holes_op(&self, a: u32, b: u32, c: u32) -> Op {
+        let (slot, (how, rest)) = (self.file_slot(a), split(b / 3, 8));
+        let (way, more) = split(c, 4);
+        let len = u64::from(match way {
+            0 => 4096,
+            1 => 8192 + more % 4096,
+            _ => 1 + more % 200,
+        });
+        let offset = offset(rest);
+        let mode =
+            |keep_size, punch_hole, zero_range| FallocateMode { keep_size, punch_hole, zero_range };
+        match how {
+            0 | 1 => Op::Fallocate { slot, offset, len, mode: mode(true, true, false) },
+            2 => {
+                Op::Fallocate { slot, offset, len, mode: mode(rest.is_multiple_of(2), false, true) }
+            }
+            3 => Op::Fallocate {
+                slot,
+                offset,
+                len,
+                mode: mode(rest.is_multiple_of(2), false, false),
+            },
+            4 | 5 => {
+                let to_offset = self::offset(more);
+                Op::CopyRange { slot, offset, to: self.file_slot(a / 7), to_offset, len }
+            }
+            6 => Op::Seek { slot, offset, whence: Whence::Data },
+            _ => Op::Seek { slot, offset, whence: Whence::Hole },
         }
     }
 

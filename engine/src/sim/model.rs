@@ -14,6 +14,7 @@ use crate::op::{Caller, Kind, Name, XattrMode};
 use crate::sim::ops::{How, ModelReply, Op, Outcome, Path, Reply, Slot, Summary};
 use crate::time::Wall;
 
+mod holes;
 mod names;
 #[cfg(test)]
 mod tests;
@@ -97,6 +98,9 @@ impl Model {
                 }
                 _ => ModelReply::Is(Err(Errno::EBADF)),
             };
+        }
+        if let Op::Seek { slot, offset, whence } = op {
+            return self.seek(*slot, *offset, *whence);
         }
         let reply = self.call(op, now);
         self.sweep();
@@ -190,6 +194,12 @@ impl Model {
             Op::Truncate { path, size } => {
                 let id = self.find(path)?;
                 self.resize(id, *size, now)
+            }
+            Op::Fallocate { slot, offset, len, mode } => {
+                self.allocate(*slot, (*offset, *len), *mode, now)
+            }
+            Op::CopyRange { slot, offset, to, to_offset, len } => {
+                self.copy((*slot, *offset), (*to, *to_offset), *len, now)
             }
             Op::Mkdir { path, perm } => {
                 let (dir, name) = self.free(path)?;
@@ -312,7 +322,7 @@ impl Model {
                 Ok(Outcome::Done)
             }
             // Answered by `apply`: what it comes to is not one reply.
-            Op::ReadDir { .. } => Err(Errno::EBADF),
+            Op::ReadDir { .. } | Op::Seek { .. } => Err(Errno::EBADF),
         }
     }
 

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::errno::Errno;
-use crate::op::{Kind, Name, RenameMode, XattrMode};
+use crate::op::{FallocateMode, Kind, Name, RenameMode, Whence, XattrMode};
 use crate::time::Wall;
 
 /// A path from the root of the filesystem; the empty one is the root.
@@ -109,6 +109,27 @@ pub enum Op {
     Truncate {
         path: Path,
         size: u64,
+    },
+    /// Reserving, punching holes, zeroing.
+    Fallocate {
+        slot: Slot,
+        offset: u64,
+        len: u64,
+        mode: FallocateMode,
+    },
+    /// `lseek` with `SEEK_DATA` or `SEEK_HOLE`.
+    Seek {
+        slot: Slot,
+        offset: u64,
+        whence: Whence,
+    },
+    /// `copy_file_range`.
+    CopyRange {
+        slot: Slot,
+        offset: u64,
+        to: Slot,
+        to_offset: u64,
+        len: u64,
     },
     Mkdir {
         path: Path,
@@ -232,6 +253,9 @@ impl Op {
             | Op::Write { .. }
             | Op::Fsync { .. }
             | Op::FTruncate { .. }
+            | Op::Fallocate { .. }
+            | Op::Seek { .. }
+            | Op::CopyRange { .. }
             | Op::FStat { .. }
             | Op::ReadDir { .. }
             | Op::RewindDir { .. } => Vec::new(),
@@ -270,6 +294,8 @@ pub enum Outcome {
     Bytes(Vec<u8>),
     /// How many bytes were taken.
     Written(u64),
+    /// Where something was found.
+    Offset(u64),
     /// Of `Stat`: contents and extended attributes are `None`.
     Stat(Summary),
     /// Names of extended attributes, without those that the layout makes up.
@@ -388,6 +414,14 @@ pub fn tree_difference(
 pub enum ModelReply {
     /// It comes to this.
     Is(Reply),
+    /// One of these places, or, where `nowhere`, `ENXIO`: how much of what reads as zeros is a hole
+    /// is up to the filesystem.
+    Place {
+        /// Where data, or a hole, may begin.
+        places: BTreeSet<u64>,
+        /// There may be none.
+        nowhere: bool,
+    },
     /// A page of a directory stream, which POSIX leaves partly open (readdir: whether an entry
     /// added or removed since the last `opendir` or `rewinddir` is returned is unspecified).
     Stream {
@@ -427,6 +461,14 @@ impl Judge {
             (ModelReply::Is(Err(should)), Err(is)) if same_errno(op, *should, *is) => Ok(()),
             (ModelReply::Is(should), is) if should == is => Ok(()),
             (ModelReply::Is(should), is) => Err(format!("{is:?}, should be {should:?}")),
+            (ModelReply::Place { places, .. }, Ok(Outcome::Offset(at))) if places.contains(at) => {
+                Ok(())
+            }
+            (ModelReply::Place { nowhere: true, .. }, Err(Errno::ENXIO)) => Ok(()),
+            (ModelReply::Place { places, nowhere }, is) => {
+                let (least, most) = (places.first(), places.last());
+                Err(format!("{is:?}, should be within {least:?} to {most:?}, or none: {nowhere}"))
+            }
             (ModelReply::Stream { always, ever }, Ok(Outcome::Page { names, end })) => {
                 self.page(op, (always, ever), names, *end)
             }

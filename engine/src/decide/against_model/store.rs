@@ -393,6 +393,8 @@ impl Store {
                 Ok(Outcome::Written(data.len() as u64))
             }
             Op::Fsync { slot } => self.file(*slot).map(|_| Outcome::Done),
+            // Not generated where there are no holes.
+            Op::Fallocate { .. } | Op::Seek { .. } | Op::CopyRange { .. } => Err(Errno::EOPNOTSUPP),
             Op::FTruncate { slot, size } => {
                 let (ino, write, _) = self.file(*slot)?;
                 if !write {

@@ -213,6 +213,8 @@ impl<'a, S: Site> Fs<'a, S> {
             | Request::SetXattr { ino, .. }
             | Request::RemoveXattr { ino, .. }
             | Request::Write { ino, .. }
+            | Request::Fallocate { ino, .. }
+            | Request::CopyRange { to_ino: ino, .. }
             | Request::Open { ino, flags: OpenFlags { truncate: true, .. } } => changed.push(*ino),
             _ => {}
         }

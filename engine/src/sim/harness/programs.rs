@@ -204,6 +204,36 @@ impl<S: Site> Fs<'_, S> {
                 let ino = self.find(path)?.ino;
                 self.set(ino, SetAttr { size: Some(*size), ..SetAttr::default() })
             }
+            Op::Fallocate { slot, offset, len, mode } => {
+                let (ino, fh, write, _) = self.file(*slot)?;
+                if !write {
+                    return Err(Errno::EBADF);
+                }
+                let (offset, length, mode) = (*offset, *len, *mode);
+                self.done(Request::Fallocate { ino, fh, offset, length, mode })
+            }
+            Op::Seek { slot, offset, whence } => {
+                let (ino, fh, ..) = self.file(*slot)?;
+                let (offset, whence) = (*offset, *whence);
+                match self.ask(Request::Seek { ino, fh, offset, whence })? {
+                    Response::Offset(at) => Ok(Outcome::Offset(at)),
+                    other => panic!("seek: {other:?}"),
+                }
+            }
+            Op::CopyRange { slot, offset, to, to_offset, len } => {
+                let ((ino, fh, ..), (to_ino, to_fh, write, append)) =
+                    (self.file(*slot)?, self.file(*to)?);
+                if !write || append {
+                    return Err(Errno::EBADF);
+                }
+                let (offset, to_offset, length) = (*offset, *to_offset, *len);
+                let request =
+                    Request::CopyRange { ino, fh, offset, to_ino, to_fh, to_offset, length };
+                match self.ask(request)? {
+                    Response::Written(n) => Ok(Outcome::Written(u64::from(n))),
+                    other => panic!("copy_file_range: {other:?}"),
+                }
+            }
             Op::Mkdir { path, perm } => {
                 let (parent, name) = self.spot(path, Errno::EEXIST)?;
                 self.done(Request::Mkdir { parent, name, perm: *perm, caller })

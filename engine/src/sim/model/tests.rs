@@ -56,7 +56,7 @@ impl World {
         self.1.0 += 1;
         match self.0.apply(&op, self.1) {
             ModelReply::Is(reply) => reply,
-            ModelReply::Stream { .. } => Ok(Outcome::Done),
+            ModelReply::Stream { .. } | ModelReply::Place { .. } => Ok(Outcome::Done),
         }
     }
 

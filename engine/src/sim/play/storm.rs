@@ -117,7 +117,9 @@ pub(super) fn slot_of(op: &Op) -> Option<Slot> {
         Op::Open { slot, .. }
         | Op::Close { slot }
         | Op::Write { slot, .. }
-        | Op::FTruncate { slot, .. } => Some(*slot),
+        | Op::FTruncate { slot, .. }
+        | Op::Fallocate { slot, .. }
+        | Op::CopyRange { to: slot, .. } => Some(*slot),
         _ => None,
     }
 }
