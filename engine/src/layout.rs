@@ -125,6 +125,11 @@ pub trait Layout: Clone + Debug {
     /// The work is done by a later [`task`](Self::task).
     fn release(&mut self, ino: Ino, cx: &mut Cx<Self::Backend>);
 
+    /// Whether the inode has lost its last name, by whomever, and is kept for who has it open here.
+    fn is_held(&self, _ino: Ino) -> bool {
+        false
+    }
+
     /// Nobody remembers the inode any more: neither the kernel, nor a handle, nor the fact cache.
     fn forget(&mut self, ino: Ino);
 
@@ -135,6 +140,10 @@ pub trait Layout: Clone + Debug {
         replies: Vec<<Self::Backend as Backend>::Reply>,
         cx: &mut Cx<Self::Backend>,
     ) -> Step<Self>;
+
+    /// Nobody waits any more for the replies to some work, which the server may have done, or may
+    /// still do: what it changes is not known to be as it was.
+    fn given_up(&mut self, _ticket: Self::Ticket, _cx: &mut Cx<Self::Backend>) {}
 
     /// Work of its own accord (indexing, revalidating, reclaiming), called after every input
     /// until there is none. Bounded by the layout: it counts its own outstanding tasks. Ends with

@@ -90,7 +90,7 @@ impl<L: Layout> Engine<L> {
                 self.void_stale_data();
                 self.route(owner, step, since);
             }
-            Err(_) if batch.owner == Owner::Nobody => self.never_learnt(),
+            Err(_) if batch.owner == Owner::Nobody => self.never_learnt(batch.work.ticket),
             Err(_) => self.stalled.entry(batch.work.lane).or_default().push(batch),
         }
     }
@@ -105,15 +105,16 @@ impl<L: Layout> Engine<L> {
             if wanted {
                 self.dispatch(batch);
             } else {
-                self.never_learnt();
+                self.never_learnt(batch.work.ticket);
             }
         }
     }
 
     /// What nobody waits for any more may have been a change, and may have happened: nothing will
     /// tell, and its push may have been taken for the echo of a later one.
-    fn never_learnt(&mut self) {
+    fn never_learnt(&mut self, ticket: L::Ticket) {
         self.cx.forget_all();
+        self.layout.given_up(ticket, &mut self.cx);
     }
 
     /// The request is being answered before its time; what is on its way for it is not awaited any
@@ -131,7 +132,9 @@ impl<L: Layout> Engine<L> {
             .collect();
         for id in ids {
             if !committing {
-                self.batches.remove(&id);
+                if let Some(batch) = self.batches.remove(&id) {
+                    self.layout.given_up(batch.work.ticket, &mut self.cx);
+                }
                 self.cx.out.push_back(Output::Abandon(id));
             } else if let Some(batch) = self.batches.get_mut(&id) {
                 batch.owner = Owner::Nobody;

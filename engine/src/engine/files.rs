@@ -227,6 +227,10 @@ impl<L: Layout> Engine<L> {
     }
 
     fn last_close(&mut self, ino: Ino) {
+        if self.layout.is_held(ino) {
+            // Another mount may have removed it.
+            self.files.entry(ino).or_default().unlinked = true;
+        }
         let Some(file) = self.files.get_mut(&ino) else { return };
         if file.unlinked {
             self.dirty_bytes -= file.dirty.bytes();

@@ -92,6 +92,10 @@ impl Volume {
         Step::Work(Work { mode: Mode::Independent, ..work })
     }
 
+    pub(super) fn append_given_up(&mut self, appending: &Appending, cx: &mut Cx<Redis>) {
+        self.change_given_up(appending.sent.1, &[appending.ino], cx);
+    }
+
     pub(super) fn appended(
         &mut self,
         mut appending: Appending,

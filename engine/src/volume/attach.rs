@@ -15,7 +15,7 @@ use crate::layout::{Outcome, Step};
 use crate::op::{Attached, Attr, Kind};
 use crate::time::Duration;
 
-use super::key::{Key, MountId};
+use super::key::{DataId, Key, MountId};
 use super::options::Format;
 use super::record::{Inode, Stamp, Super, VERSION};
 use super::{LEASE, NUMBERS, Ticket, Volume, count, decimal, scripts};
@@ -44,6 +44,7 @@ impl Volume {
     fn look(&self, stage: Stage) -> Step<Self> {
         let rights = if self.options.read_only { "read" } else { "write" };
         let probed = Bytes::from([&self.keys.prefix()[..], b"probe"].concat());
+        let block = self.block_key(DataId(0), 0);
         let head = [Bytes::from_static(b"HMGET"), self.key(Key::Super)];
         let fields = Super::FIELDS.into_iter().map(|name| Bytes::from_static(name.as_bytes()));
         let commands = alloc::vec![
@@ -54,7 +55,7 @@ impl Volume {
             Command::plain(head.into_iter().chain(fields)),
             Command::Script {
                 script: &scripts::PROBE,
-                keys: smallvec![probed],
+                keys: smallvec![probed, block],
                 args: smallvec![Bytes::from_static(rights.as_bytes())],
             },
         ];
@@ -127,7 +128,7 @@ impl Volume {
             ));
             self.options.read_only = true;
         }
-        self.rights(probe, replica)?;
+        self.rights(probe, &mut attached)?;
         self.memory(memory, &mut attached)?;
         let values = superblock.as_array().unwrap_or_default();
         let found = Super::parse(values)
@@ -167,7 +168,7 @@ impl Volume {
         let command = Command::Script {
             script: &scripts::ENTER,
             keys: smallvec![self.key(Key::Usage), self.key(Key::Sessions)],
-            args: smallvec![decimal(NUMBERS), lease],
+            args: smallvec![decimal(NUMBERS), lease, self.keys.prefix()],
         };
         let ticket = Ticket::Attach(Stage::Enter(attached));
         Ok(Step::Work(Self::work(Lane::Meta, alloc::vec![command], ticket)))
@@ -181,21 +182,35 @@ impl Volume {
     }
 
     /// Whether the user may do what a mount does.
-    fn rights(&self, probe: &Reply, replica: bool) -> Result<(), String> {
+    fn rights(&mut self, probe: &Reply, attached: &mut Attached) -> Result<(), String> {
+        let name = self.keys.name();
         if let Some(line) = probe.as_error() {
             // A replica runs no script that might write; it was not asked for rights either.
-            return if replica && line.contains("READONLY") {
+            return if attached.read_only && line.contains("READONLY") {
                 Ok(())
+            } else if line.contains("access") {
+                Err(format!(
+                    "this user may not touch the keys of the volume: {line}; grant them (ACL \
+                     SETUSER … ~{{{name}}}:* ~{name}:b:*)"
+                ))
             } else {
                 Err(format!("this user may not run scripts here: {line}; grant +eval +evalsha"))
             };
         }
-        let lacking: Vec<&str> = probe
-            .as_array()
-            .unwrap_or_default()
-            .iter()
-            .filter_map(|name| core::str::from_utf8(name.as_bytes()?).ok())
-            .collect();
+        let answer = probe.as_array().unwrap_or_default();
+        let refused = |at: usize| answer.get(at).and_then(Reply::as_array).unwrap_or_default();
+        let text = |name: &Reply| Some(String::from(core::str::from_utf8(name.as_bytes()?).ok()?));
+        let mut lacking: Vec<String> = refused(0).iter().filter_map(text).collect();
+        if lacking.is_empty() && count(answer.get(2)) == Some(1) && self.options.format.is_none() {
+            attached.notes.push(String::from(
+                "this user may only read: the mount is read-only; to write, grant +@write (ACL \
+                 SETUSER)",
+            ));
+            attached.read_only = true;
+            self.options.read_only = true;
+            return Ok(());
+        }
+        lacking.extend(refused(1).iter().filter_map(text));
         if lacking.is_empty() {
             return Ok(());
         }
@@ -206,7 +221,6 @@ impl Volume {
              ~{{{name}}}:* ~{name}:b:*)",
             lacking.join(", "),
             grants.join(" "),
-            name = self.keys.name(),
         ))
     }
 

@@ -97,6 +97,12 @@ impl Volume {
         Some((Command::Plain(command), plan))
     }
 
+    pub(super) fn commit_given_up(&mut self, committing: &Committing, cx: &mut Cx<Redis>) {
+        if let Some(Program { stamp, changed, .. }) = &committing.program {
+            self.change_given_up(*stamp, changed, cx);
+        }
+    }
+
     pub(super) fn committed(
         &mut self,
         committing: Committing,

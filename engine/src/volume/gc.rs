@@ -1,5 +1,5 @@
 //! Removes at once what mounts remove in the background: contents that nobody can reach any more,
-//! and, where no mount is alive, what dead ones held.
+//! and what dead mounts held.
 //!
 //! It may be stopped at any point and run again, and beside mounts: a piece of contents is taken
 //! off the queue after its blocks are gone.
@@ -46,7 +46,7 @@ pub struct Gc {
     todo: VecDeque<(DataId, u64)>,
     /// What is left of those that are being removed.
     under_way: Vec<(DataId, u64)>,
-    /// Mounts that are alive; their graves are theirs to look after.
+    /// Mounts that are alive.
     alive: usize,
     /// Pieces of contents that were removed, and keys of blocks that went with them.
     contents: u64,
@@ -76,12 +76,13 @@ impl Gc {
         (self.contents, self.blocks, self.alive)
     }
 
-    /// As a mount that leaves: what dead mounts held is let go of.
+    /// As a mount that leaves: what dead mounts held is let go of, and what all that are alive have
+    /// seen is laid to rest.
     fn reap(&self) -> Command {
         let keys =
             [Key::Sessions, Key::Graves, Key::Queue, Key::Usage].map(|key| self.keys.key(key));
-        let args: Args =
-            smallvec![self.keys.prefix(), decimal(0), decimal(0), decimal(GRAVES), decimal(0),];
+        let mut args: Args = smallvec![self.keys.prefix(), decimal(0), decimal(0), decimal(GRAVES)];
+        args.extend([decimal(0), decimal(0), decimal(0)]);
         Command::Script { script: &scripts::REAP, keys: keys.into_iter().collect(), args }
     }
 
@@ -153,11 +154,11 @@ impl Tool for Gc {
                 }
                 let sessions = Sessions::read(replies.get(1), replies.get(2));
                 self.alive = sessions.alive().count();
-                if self.alive == 0 { Stage::Reap } else { Stage::Scan }
+                Stage::Reap
             }
             Stage::Reap => {
-                let left = replies.first().and_then(Reply::as_array).unwrap_or_default();
-                if count(left.first()).unwrap_or(0) > 0 { Stage::Reap } else { Stage::Scan }
+                let answer = replies.first().and_then(Reply::as_array).unwrap_or_default();
+                if count(answer.get(4)) == Some(1) { Stage::Reap } else { Stage::Scan }
             }
             Stage::Scan => {
                 let page = replies.first().and_then(Reply::as_array).unwrap_or_default();

@@ -3,14 +3,14 @@
 //! | key | type | what it holds |
 //! |---|---|---|
 //! | `{NAME}:super` | hash | what `format` decided, see [`Super`](super::record::Super) |
-//! | `{NAME}:usage` | hash | `inodes`, `bytes` in use; `ino`, `mount`: the last numbers given out |
+//! | `{NAME}:usage` | hash | `inodes`, `bytes` in use; `ino`, `mount`, `grave`: the last numbers given out |
 //! | `{NAME}:i:INO` | hash | an inode, see [`Inode`](super::record::Inode) |
 //! | `{NAME}:d:INO` | sorted set | the names in a directory, see [`Member`](super::record::Member) |
 //! | `{NAME}:x:INO` | hash | extended attributes |
 //! | `{NAME}:s` | sorted set | the mounts there are, by when their lease ends (server time, ms) |
-//! | `{NAME}:t:MOUNT` | hash | which commits of a mount were applied: slot to serial |
+//! | `{NAME}:t:MOUNT` | hash | which commits of a mount were applied: slot to serial; `seen`: up to which grave it has looked |
 //! | `{NAME}:o:MOUNT` | set | inodes without a name that the mount has open |
-//! | `{NAME}:g` | sorted set | inodes without a name, by when they lost it (server time, ms; 0: not yet noted) |
+//! | `{NAME}:g` | sorted set | inodes without a name, numbered (see `scripts/reap.lua`) |
 //! | `{NAME}:q` | hash | contents to remove: data number to length |
 //! | `{NAME}:l:INO` | hash | locks on an inode: mount to records, see `scripts/lock.lua` |
 //! | `{NAME}:k:MOUNT` | set | inodes of which the mount has locked something |
@@ -130,10 +130,10 @@ impl Keyspace {
     }
 
     /// The beginnings of keys whose changes tell a mount all that it must know: every change of
-    /// names, attributes or contents changes an inode.
+    /// names, attributes or contents changes an inode; and who has lost his last name is in the graves.
     #[must_use]
     pub fn tracked(&self) -> Vec<Bytes> {
-        ["i:", "l:"].map(|kind| Bytes::from(format!("{}{kind}", self.tagged))).to_vec()
+        ["i:", "l:", "g"].map(|kind| Bytes::from(format!("{}{kind}", self.tagged))).to_vec()
     }
 
     /// What the key of this name is; `None` for a key of another volume, or of none.

@@ -27,6 +27,8 @@ const ECHO_WINDOW: Duration = Duration::from_millis(200);
 const VERIFY_AFTER: Duration = Duration::from_millis(10);
 /// Contents to be removed that are remembered; the queue on the server has them all.
 const RECLAIMED: usize = 65_536;
+/// Changes that were given up and are remembered: more than can be on their way.
+const GIVEN_UP: usize = 4096;
 /// How long contents to be removed are collected.
 const RECLAIM_AFTER: Duration = Duration::from_millis(20);
 
@@ -47,10 +49,15 @@ pub(super) struct Live {
     /// Directories whose names are to be looked at, and from when on.
     pub(super) look_again: BTreeMap<Ino, Mono>,
     pub(super) looking: bool,
+    /// Serials of changes of ours of which nobody knows whether they were made.
+    given_up: BTreeSet<u64>,
     /// Open inodes that lost their last name elsewhere: the server is to be told.
     pub(super) holds: BTreeSet<Ino>,
     /// Held inodes that were closed.
     pub(super) let_go: BTreeSet<Ino>,
+    /// Up to which grave it is known what is open here; and up to which the server was told.
+    pub(super) seen: u64,
+    pub(super) told: u64,
     pub(super) reap_at: Option<Mono>,
     pub(super) reaping: bool,
     /// Contents to be removed, with the blocks that are left.
@@ -179,6 +186,22 @@ impl Volume {
         }
     }
 
+    /// Whether a change is not one that this mount knows of: by another mount, or given up here.
+    pub(super) fn is_foreign(&self, stamp: Stamp) -> bool {
+        stamp.mount != self.mount || self.live.given_up.contains(&stamp.serial)
+    }
+
+    /// A change was sent, and nobody learns whether it was made; it may still be.
+    pub(super) fn change_given_up(&mut self, stamp: Stamp, inos: &[Ino], cx: &mut Cx<Redis>) {
+        if self.live.given_up.len() >= GIVEN_UP {
+            self.live.given_up.pop_first();
+        }
+        self.live.given_up.insert(stamp.serial);
+        for ino in inos {
+            self.changed_by_others(*ino, cx);
+        }
+    }
+
     /// A change of ours put `new` in place of `former`, which is not known when the change was
     /// only heard of later.
     pub(super) fn stamped(
@@ -191,7 +214,7 @@ impl Volume {
         let mount = self.mount;
         let Some(node) = self.tree.get(ino) else { return };
         let known = node.stamp;
-        if former.is_none_or(|former| former != known && former.mount != mount) {
+        if former.is_none_or(|former| former != known && self.is_foreign(former)) {
             self.changed_by_others(ino, cx);
         }
         let newer = known.mount == mount && known.serial > new.serial;
@@ -216,7 +239,7 @@ impl Volume {
             if node.tainted > since {
                 return;
             }
-            if node.stamp != inode.change && inode.change.mount != self.mount {
+            if node.stamp != inode.change && self.is_foreign(inode.change) {
                 self.changed_by_others(ino, cx);
             }
         }
@@ -229,7 +252,7 @@ impl Volume {
     /// A stamp was seen on a directory.
     pub(super) fn seen(&mut self, dir: Ino, stamp: Stamp, cx: &mut Cx<Redis>) {
         let Some(node) = self.tree.get(dir) else { return };
-        if node.stamp != stamp && stamp.mount != self.mount {
+        if node.stamp != stamp && self.is_foreign(stamp) {
             self.changed_by_others(dir, cx);
             if let Some(node) = self.tree.get_mut(dir) {
                 node.stamp = stamp;
@@ -245,6 +268,26 @@ impl Volume {
             self.live.holds.insert(ino);
             self.live.look_at_graves(self.live.now);
         }
+    }
+
+    /// An inode has lost its last name. Unless it is open here, it can be opened no more: the
+    /// kernel may still remember a name that led to it.
+    pub(super) fn see_grave(&mut self, ino: Ino, cx: &mut Cx<Redis>) {
+        let Some(node) = self.tree.get_mut(ino) else { return };
+        if cx.is_open(ino) {
+            self.hold(ino);
+            return;
+        }
+        node.doomed = true;
+        if node.nlink == 0 {
+            // It was removed here, or that is known already.
+            return;
+        }
+        let (parent, name) = (node.parent, node.name.clone());
+        if self.tree.entry(parent, &name).flatten().is_some_and(|(_, at)| at == ino) {
+            cx.invalidate_entry(parent, name);
+        }
+        self.changed_by_others(ino, cx);
     }
 
     /// What is known of an inode may be wrong.
@@ -303,6 +346,9 @@ impl Volume {
     // ---- links and pushes
 
     pub(super) fn link_changed(&mut self, lane: Lane, link: &Link, cx: &mut Cx<Redis>) {
+        if lane == Lane::Meta && matches!(link, Link::Up { .. }) {
+            self.enter_again(cx);
+        }
         if lane != Lane::Push {
             return;
         }
@@ -317,6 +363,19 @@ impl Volume {
         }
     }
 
+    /// The server may have come back without what it was told last: this mount, its numbers, what
+    /// it holds.
+    fn enter_again(&mut self, cx: &Cx<Redis>) {
+        if !self.live.attached || self.live.read_only {
+            return;
+        }
+        let held = |ino: &Ino| self.tree.get(*ino).is_some_and(|node| node.held);
+        let holds: Vec<Ino> = self.tree.inos().into_iter().filter(held).collect();
+        self.live.holds.extend(holds);
+        (self.live.seen, self.live.told) = (0, 0);
+        self.live.reap_at = Some(cx.now.mono);
+    }
+
     pub(super) fn pushed(&mut self, push: &Push, cx: &mut Cx<Redis>) {
         match push {
             Push::Invalidate(keys) => {
@@ -325,6 +384,7 @@ impl Volume {
                     match self.keys.parse(key) {
                         Some(Key::Inode(ino)) => self.inode_pushed(ino, epoch, cx),
                         Some(Key::Locks(ino)) => cx.unlocked(ino),
+                        Some(Key::Graves) => self.live.look_at_graves(cx.now.mono),
                         _ => {}
                     }
                 }
@@ -364,7 +424,7 @@ impl Volume {
                 if nameless && cx.is_open(ino) {
                     self.hold(ino);
                 } else if node.stamp != stamp
-                    && stamp.mount != self.mount
+                    && self.is_foreign(stamp)
                     && node.tainted <= self.epoch
                 {
                     self.note_change(ino, stamp, cx);

@@ -195,7 +195,9 @@ impl Lowering<'_> {
     /// What the volume's limits say about a change.
     fn precondition(&mut self, change: &Change) {
         match change {
-            Change::Create { .. } => {
+            Change::Create { attr, .. } => {
+                self.word("fresh");
+                self.key(Key::Inode(attr.ino));
                 self.word("room");
                 self.arg(decimal(1));
             }

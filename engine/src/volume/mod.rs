@@ -304,7 +304,8 @@ impl Layout for Volume {
     }
 
     fn open(&mut self, ino: Ino, _write: bool) -> Result<(), Errno> {
-        if self.tree.get(ino).is_some() { Ok(()) } else { Err(Errno::ESTALE) }
+        // The kernel looks a name up anew then.
+        self.tree.get(ino).filter(|node| !node.doomed).map(|_| ()).ok_or(Errno::ESTALE)
     }
 
     fn read(&mut self, ino: Ino, offset: u64, len: u32, _cx: &mut Cx<Redis>) -> Step<Self> {
@@ -343,6 +344,10 @@ impl Layout for Volume {
         }
     }
 
+    fn is_held(&self, ino: Ino) -> bool {
+        self.tree.get(ino).is_some_and(|node| node.held)
+    }
+
     fn forget(&mut self, ino: Ino) {
         self.tree.forget(ino);
     }
@@ -360,6 +365,14 @@ impl Layout for Volume {
             Ticket::Clean(cleaning) => self.cleaned(*cleaning, &replies, cx),
             Ticket::Task(task) => self.task_done(task, &replies, cx),
             Ticket::Nothing => Step::Done(Outcome::Done),
+        }
+    }
+
+    fn given_up(&mut self, ticket: Ticket, cx: &mut Cx<Redis>) {
+        match ticket {
+            Ticket::Commit(committing) => self.commit_given_up(&committing, cx),
+            Ticket::Append(appending) => self.append_given_up(&appending, cx),
+            _ => {}
         }
     }
 

@@ -166,6 +166,10 @@ impl Volume {
         let (holds, let_go) = (take(&mut self.live.holds), take(&mut self.live.let_go));
         self.live.reaping = true;
         self.live.reap_at = Some(now.after(LEASE / 4));
+        if self.live.holds.is_empty() {
+            // All that is open of what was seen is held by then.
+            self.live.told = self.live.seen;
+        }
         let command = self.reap(LEASE, &holds, &let_go);
         let ticket = Ticket::Task(Task::Reap { holds, let_go });
         Self::work(Lane::Meta, alloc::vec![command], ticket)
@@ -179,6 +183,8 @@ impl Volume {
             decimal(self.mount.0),
             Bytes::from(format!("{}", lease.as_millis())),
             decimal(GRAVES),
+            decimal(self.live.told),
+            decimal(self.numbers.1.saturating_sub(1)),
             decimal(holds.len() as u64),
         ];
         args.extend(holds.iter().chain(let_go).map(|ino| decimal(ino.0)));
@@ -256,7 +262,7 @@ impl Volume {
                     self.live.let_go.extend(let_go);
                     return Step::Fail(self.refused(line, "keeping the mount's lease"));
                 }
-                self.reaped(replies.first(), cx.now.mono);
+                self.reaped(replies.first(), cx);
                 // Where nothing is told, waiters find out this way.
                 if !self.live.is_live() {
                     cx.unlocked_all();
@@ -276,18 +282,27 @@ impl Volume {
         Step::Done(Outcome::Done)
     }
 
-    fn reaped(&mut self, reply: Option<&Reply>, now: Mono) {
+    fn reaped(&mut self, reply: Option<&Reply>, cx: &mut Cx<Redis>) {
+        let now = cx.now.mono;
         let answer = reply.and_then(Reply::as_array).unwrap_or_default();
-        let freed = answer.get(1).and_then(Reply::as_array).unwrap_or_default();
+        let list = |at: usize| answer.get(at).and_then(Reply::as_array).unwrap_or_default();
+        let (freed, unseen) = (list(1), list(2));
         for pair in freed.chunks_exact(2) {
             if let (Some(data), Some(length)) = (count(pair.first()), count(pair.get(1))) {
                 self.live.reclaim(DataId(data), length, now);
             }
         }
-        let more = !self.live.holds.is_empty() || !self.live.let_go.is_empty();
-        let full = freed.len() as u64 >= GRAVES;
-        if more || full {
-            self.live.look_at_graves(now);
+        self.live.seen = count(answer.get(3)).unwrap_or(0);
+        for pair in unseen.chunks_exact(2) {
+            if let (Some(ino), Some(number)) = (count(pair.first()), count(pair.get(1))) {
+                self.see_grave(Ino(ino), cx);
+                self.live.seen = number;
+            }
+        }
+        let told = self.live.holds.is_empty() && self.live.let_go.is_empty() && unseen.is_empty();
+        if !told || count(answer.get(4)) == Some(1) {
+            // Whoever waits for this mount waits no longer than that.
+            self.live.reap_at = Some(now);
         }
     }
 
@@ -340,9 +355,9 @@ impl Volume {
             self.tree.take_names(dir)
         };
         self.names_changed(dir, changed, cx);
-        if let Some(node) = self.tree.get_mut(dir)
-            && whole
-            && stamp.mount != self.mount
+        if whole
+            && self.is_foreign(stamp)
+            && let Some(node) = self.tree.get_mut(dir)
         {
             node.stamp = stamp;
         }

@@ -48,6 +48,8 @@ pub(super) struct Node {
     pub(super) own_until: Mono,
     /// It has lost its last name and is open here: the server knows that it must be kept.
     pub(super) held: bool,
+    /// It has lost its last name, and it was said that nothing here has it open.
+    pub(super) doomed: bool,
     pub(super) dir: Option<alloc::boxed::Box<Dir>>,
 }
 
@@ -112,9 +114,11 @@ impl Tree {
             tainted,
             own_until: Mono(0),
             held: false,
+            doomed: false,
             dir: None,
         });
         node.nlink = attr.nlink;
+        node.doomed &= attr.nlink == 0;
         node.size = attr.size;
         node.ctime = attr.ctime;
         node.data = inode.data;

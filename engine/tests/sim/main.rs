@@ -7,6 +7,7 @@ mod bucket_others;
 mod canary;
 mod check;
 mod fsck;
+mod graves;
 mod keyspace;
 mod listing;
 mod locks;

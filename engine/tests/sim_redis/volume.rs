@@ -278,7 +278,7 @@ fn locks_of_mounts() {
     let leave = |mount: &'static str| Command::Script {
         script: &scripts::REAP,
         keys: ["{v}:s", "{v}:g", "{v}:q", "{v}:usage"].map(Bytes::from).into_iter().collect(),
-        args: ["{v}:", mount, "0", "64", "0"].map(Bytes::from).into_iter().collect(),
+        args: ["{v}:", mount, "0", "64", "0", "0", "0"].map(Bytes::from).into_iter().collect(),
     };
     for mount in ["1", "2", "3"] {
         both(&mut pair, &leave(mount));

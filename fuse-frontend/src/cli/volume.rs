@@ -231,8 +231,9 @@ fn table(place: &Place, figures: &Figures) {
     println!("to remove {} pieces of contents", HumanCount(figures.queue));
     let alive: Vec<String> = figures.sessions.alive().map(|it| it.0.to_string()).collect();
     let dead = figures.sessions.leases.len() - alive.len();
-    let listed = if alive.is_empty() { "none".to_owned() } else { alive.join(", ") };
-    println!("mounts    {listed} alive, {dead} dead");
+    let listed =
+        if alive.is_empty() { String::new() } else { format!(" (#{})", alive.join(", #")) };
+    println!("mounts    {}{listed} alive, {dead} dead", alive.len());
 }
 
 /// One object; numbers are bytes, inodes, or nanoseconds since the epoch.

@@ -24,7 +24,9 @@ import errno, os, random, select, sys
 root, log, seed = sys.argv[1], open(sys.argv[2], 'a', buffering=1), int(sys.argv[3])
 rand = random.Random(seed)
 os.chdir(root)
-ORDINARY = {errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR, errno.EINVAL}
+# EPERM: a directory is linked.
+ORDINARY = {errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR, errno.EINVAL,
+    errno.EPERM}
 AWAY = {errno.EIO, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNABORTED}
 
 def put(name, text, flags=0):

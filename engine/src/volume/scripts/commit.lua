@@ -6,6 +6,7 @@
 -- most inodes there may be (0: no limit), and then steps. Checks stand before changes.
 --   dir i              a directory that has not been removed
 --   live i             an inode
+--   fresh i            no inode of this number
 --   links i n          it has n names
 --   free d name        no entry of this name
 --   leads d entry      this entry
@@ -56,6 +57,7 @@ function checks.dir()
   return nlink and nlink ~= '0'
 end
 function checks.live() return look(arg())[1] end
+function checks.fresh() return call('EXISTS', key()) == 0 end
 function checks.links()
   local nlink = look(arg())[1]
   return nlink == arg()

@@ -123,6 +123,10 @@ pub(super) fn enter(
     let ino = s.increase(usage, "ino", number(nth(args, 0)?)?)?;
     let until = s.millis()?.saturating_add(number(nth(args, 1)?)?);
     s.redis("ZADD", &[sessions, &decimal(until), &decimal(mount)])?;
+    let seen = s.redis("HGET", &[usage, &Bytes::from_static(b"grave")])?;
+    let seen = bulk(Some(&seen)).unwrap_or_else(|| decimal(0));
+    let tokens = Bytes::from([nth(args, 2)?, &b"t:"[..], &decimal(mount)[..]].concat());
+    s.redis("HSET", &[&tokens, &Bytes::from_static(b"seen"), &seen])?;
     Ok(Reply::Array([Reply::Int(mount), Reply::Int(ino)].into()))
 }
 
@@ -394,5 +398,5 @@ pub(super) fn probe(
             let _ = s.redis(name, &all);
         }
     }
-    Ok(Reply::Array(Vec::new()))
+    Ok(Reply::Array([Reply::Array(Vec::new()), Reply::Array(Vec::new()), Reply::Int(0)].into()))
 }

@@ -139,7 +139,7 @@ impl<'a> Commit<'_, '_, 'a> {
                 let (dir, entry) = (self.key()?, self.arguments.arg()?);
                 self.s.redis("ZSCORE", &[dir, entry])? != Reply::Nil
             }
-            b"empty" => {
+            b"fresh" | b"empty" => {
                 let dir = self.key()?;
                 self.s.number("EXISTS", &[dir])? == 0
             }

@@ -16,75 +16,123 @@ pub(in super::super) fn reap(
     args: &[Bytes],
 ) -> Result<Reply, Reply> {
     let [sessions, graves, queue, usage] = keys else { return Err(malformed("four keys")) };
-    let [prefix, me, lease, bound, holds, rest @ ..] = args else {
+    let [prefix, me, lease, bound, seen, floor, holds, rest @ ..] = args else {
         return Err(malformed("too few arguments"));
     };
     let key = |kind: &str, of: &[u8]| Bytes::from([&prefix[..], kind.as_bytes(), of].concat());
     let (lease, now) = (number(lease)?, s.millis()?);
+    let (mut seen, grave) = (number(seen)?, Bytes::from_static(b"grave"));
     let mine = key("o:", me);
     if lease > 0 {
+        at_least(s, usage, "mount", me)?;
+        at_least(s, usage, "ino", floor)?;
+        if seen > value(Some(&s.redis("HGET", &[usage, &grave])?))? {
+            seen = 0;
+        }
         s.redis("ZADD", &[sessions, &decimal(now.saturating_add(lease)), me])?;
+        s.set(&key("t:", me), &[("seen", decimal(seen))])?;
         let holds = usize::try_from(number(holds)?).unwrap_or(0).min(rest.len());
         for ino in &rest[..holds] {
             s.redis("SADD", &[&mine, ino])?;
         }
         for ino in &rest[holds..] {
             s.redis("SREM", &[&mine, ino])?;
+            let_go(s, graves, ino)?;
         }
     } else {
-        s.redis("ZREM", &[sessions, me])?;
-        s.redis("DEL", &[&mine, &key("t:", me)])?;
-        unlock(s, me, &key)?;
+        ended(s, (sessions, graves), me, &key)?;
     }
     let word = |text: &'static str| Bytes::from_static(text.as_bytes());
     let (least, limit, zero) = (word("-inf"), word("LIMIT"), word("0"));
     let expired = Bytes::from([b"(", &decimal(now)[..]].concat());
     let dead = [sessions, &least, &expired, &limit, &zero, &word("16")];
     for dead in members(s.redis("ZRANGEBYSCORE", &dead)?) {
-        s.redis("DEL", &[&key("o:", &dead), &key("t:", &dead)])?;
-        s.redis("ZREM", &[sessions, &dead])?;
-        unlock(s, &dead, &key)?;
+        ended(s, (sessions, graves), &dead, &key)?;
+    }
+    let dug = [graves, &word("-1"), &word("-1"), &limit, &zero, bound];
+    let dug = members(s.redis("ZRANGEBYSCORE", &dug)?);
+    for ino in &dug {
+        let next = s.increase(usage, "grave", 1)?;
+        s.redis("ZADD", &[graves, &decimal(next), ino])?;
     }
     let live = members(s.redis("ZRANGE", &[sessions, &zero, &word("-1")])?);
-    let unnoted = [graves, &word("-1"), &word("-1"), &limit, &zero, bound];
-    for ino in members(s.redis("ZRANGEBYSCORE", &unnoted)?) {
-        s.redis("ZADD", &[graves, &decimal(now), &ino])?;
+    let mut all: Option<i64> = None;
+    for mount in &live {
+        let its = s.redis("HGET", &[&key("t:", mount), &word("seen")])?;
+        let its = value(Some(&its))?;
+        all = Some(all.map_or(its, |all| all.min(its)));
     }
-    let alone = live.iter().all(|mount| mount == me) && live.len() <= 1;
-    let before = match (alone, lease > 0) {
-        (true, _) => word("+inf"),
-        (false, true) => decimal(now.saturating_sub(lease)),
-        (false, false) => word("-inf"),
-    };
-    let mut freed = Vec::new();
+    let before = all.map_or(word("(inf"), decimal);
     let due = [graves, &zero, &before, &limit, &zero, bound];
-    for ino in members(s.redis("ZRANGEBYSCORE", &due)?) {
+    let due = members(s.redis("ZRANGEBYSCORE", &due)?);
+    let mut freed = Vec::new();
+    for ino in &due {
         let mut held = false;
         for mount in &live {
-            held = held || s.number("SISMEMBER", &[&key("o:", mount), &ino])? == 1;
+            held = held || s.number("SISMEMBER", &[&key("o:", mount), ino])? == 1;
         }
         if held {
-            s.redis("ZADD", &[graves, &decimal(now), &ino])?;
+            s.redis("ZADD", &[graves, &word("inf"), ino])?;
         } else {
-            freed.extend(bury(s, (queue, usage), &ino, &key)?);
-            s.redis("ZREM", &[graves, &ino])?;
+            freed.extend(bury(s, (queue, usage), ino, &key)?);
+            s.redis("ZREM", &[graves, ino])?;
         }
     }
+    let mut unseen = Vec::new();
+    let bound = number(bound)?;
+    if lease > 0 {
+        let from = Bytes::from([b"(", &decimal(seen)[..]].concat());
+        let most = decimal(bound.saturating_mul(4));
+        let others = [graves, &from, &word("(inf"), &limit, &zero, &most];
+        for ino in members(s.redis("ZRANGEBYSCORE", &others)?) {
+            let score = s.redis("ZSCORE", &[graves, &ino])?;
+            unseen.extend([Reply::Bulk(ino), score]);
+        }
+    }
+    let more = [&dug, &due].iter().any(|all| i64::try_from(all.len()) == Ok(bound));
     let left = s.number("ZCARD", &[graves])?;
-    Ok(Reply::Array([Reply::Int(left), Reply::Array(freed)].into()))
+    let seen = Reply::Bulk(decimal(seen));
+    let (freed, unseen) = (Reply::Array(freed), Reply::Array(unseen));
+    Ok(Reply::Array([Reply::Int(left), freed, unseen, seen, Reply::Int(more.into())].into()))
 }
 
-/// A mount's locks end with it.
-fn unlock(
+/// A counter is not below what was given out.
+fn at_least(
     s: &mut ScriptContext<'_>,
+    usage: &Bytes,
+    counter: &'static str,
+    n: &Bytes,
+) -> Result<(), Reply> {
+    let now = s.redis("HGET", &[usage, &Bytes::from_static(counter.as_bytes())])?;
+    if value(Some(&now))? < number(n)? {
+        s.set(usage, &[(counter, n.clone())])?;
+    }
+    Ok(())
+}
+
+/// A mount does not hold an inode any more.
+fn let_go(s: &mut ScriptContext<'_>, graves: &Bytes, ino: &Bytes) -> Result<(), Reply> {
+    if s.redis("ZSCORE", &[graves, ino])? == Reply::Bulk(Bytes::from_static(b"inf")) {
+        s.redis("ZADD", &[graves, &decimal(0), ino])?;
+    }
+    Ok(())
+}
+
+/// What a mount had ends with it.
+fn ended(
+    s: &mut ScriptContext<'_>,
+    (sessions, graves): (&Bytes, &Bytes),
     mount: &Bytes,
     key: &dyn Fn(&str, &[u8]) -> Bytes,
 ) -> Result<(), Reply> {
-    let index = key("k:", mount);
-    for ino in members(s.redis("SMEMBERS", &[&index])?) {
+    for ino in members(s.redis("SMEMBERS", &[&key("o:", mount)])?) {
+        let_go(s, graves, &ino)?;
+    }
+    for ino in members(s.redis("SMEMBERS", &[&key("k:", mount)])?) {
         s.redis("HDEL", &[&key("l:", &ino), mount])?;
     }
-    s.redis("DEL", &[&index]).map(drop)
+    s.redis("DEL", &[&key("o:", mount), &key("t:", mount), &key("k:", mount)])?;
+    s.redis("ZREM", &[sessions, mount]).map(drop)
 }
 
 /// Removes an inode that has no name. Returns the contents that are left of it.
