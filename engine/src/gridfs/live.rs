@@ -60,6 +60,8 @@ pub(super) struct Live {
     /// Everything that was known before is void.
     lost: Epoch,
     reclaims: VecDeque<(Mono, Id)>,
+    /// When those go that need not be kept.
+    next_batch: Mono,
     /// What a task is removing.
     reclaiming: Vec<Id>,
     /// Unlinked and open.
@@ -155,7 +157,11 @@ impl Live {
     }
 
     pub(super) fn reclaim(&mut self, id: Id) {
-        self.reclaims.push_back((self.now.after(RECLAIM_PAUSE), id));
+        // What comes while a batch waits goes with it.
+        if self.next_batch <= self.now {
+            self.next_batch = self.now.after(RECLAIM_PAUSE);
+        }
+        self.reclaims.push_back((self.next_batch, id));
     }
 
     pub(super) fn reclaim_later(&mut self, id: Id, now: Mono) {
