@@ -184,6 +184,14 @@ impl Reply {
             _ => None,
         }
     }
+
+    /// The error line of replies that tells most: `EXECABORT` only says that another command of
+    /// the same `MULTI` was refused, whose line says why.
+    #[must_use]
+    pub fn error_among(replies: &[Reply]) -> Option<&str> {
+        let lines = || replies.iter().filter_map(Reply::as_error);
+        lines().find(|line| !line.starts_with("EXECABORT")).or_else(|| lines().next())
+    }
 }
 
 impl fmt::Debug for Reply {

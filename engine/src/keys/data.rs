@@ -285,7 +285,7 @@ impl Keys {
                 _ => {}
             }
         }
-        if let Some(line) = replies.iter().find_map(Reply::as_error) {
+        if let Some(line) = Reply::error_among(replies) {
             return Step::Fail(self.refused(line, &what()));
         }
         if writing.unmade {

@@ -271,7 +271,7 @@ impl Keys {
         replies: &[Reply],
         cx: &mut Cx<Redis>,
     ) -> Step<Self> {
-        if let Some(line) = replies.iter().find_map(Reply::as_error) {
+        if let Some(line) = Reply::error_among(replies) {
             return Step::Fail(self.refused(line, "listing a directory"));
         }
         // The scan of the side hash is a command of its own, the first; all others are questions.

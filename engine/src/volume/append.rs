@@ -104,7 +104,7 @@ impl Volume {
     ) -> Step<Self> {
         let (ino, (into, stamp)) = (appending.ino, appending.sent);
         let doing = format!("appending to {}", self.describe(ino));
-        if let Some(line) = replies.iter().find_map(Reply::as_error) {
+        if let Some(line) = Reply::error_among(replies) {
             return Step::Fail(self.refused(line, &doing));
         }
         let answer = replies.first().and_then(Reply::as_array).unwrap_or_default();

@@ -102,7 +102,7 @@ impl Volume {
     pub(super) fn data_read(&mut self, reading: Reading, mut replies: Vec<Reply>) -> Step<Self> {
         let Reading { ino, offset, len, data, tries } = reading;
         let what = format!("reading {}", crate::layout::Layout::describe(self, ino));
-        if let Some(line) = replies.iter().find_map(Reply::as_error) {
+        if let Some(line) = Reply::error_among(&replies) {
             return Step::Fail(self.refused(line, &what));
         }
         let Some(Reply::Array(inode)) = replies.pop() else {
@@ -281,7 +281,7 @@ impl Volume {
     ) -> Step<Self> {
         let Writing { ino, out, tries, what } = writing;
         let doing = format!("writing {}", crate::layout::Layout::describe(self, ino));
-        if let Some(line) = replies.iter().find_map(Reply::as_error) {
+        if let Some(line) = Reply::error_among(replies) {
             return Step::Fail(self.refused(line, &doing));
         }
         let (into, stamp, scripts, plain) = match what {

@@ -142,14 +142,14 @@ impl Tool for Gc {
     fn handle(&mut self, replies: Vec<Reply>) -> Result<(), String> {
         let failed = |line: &str| format!("volume {}: the server says: {line}", self.keys.name());
         if self.stage != Stage::Look
-            && let Some(line) = replies.iter().find_map(Reply::as_error)
+            && let Some(line) = Reply::error_among(&replies)
         {
             return Err(failed(line));
         }
         self.stage = match self.stage {
             Stage::Look => {
                 self.block = u64::from(superblock(&self.keys, replies.first())?.block);
-                if let Some(line) = replies.iter().find_map(Reply::as_error) {
+                if let Some(line) = Reply::error_among(&replies) {
                     return Err(failed(line));
                 }
                 let sessions = Sessions::read(replies.get(1), replies.get(2));

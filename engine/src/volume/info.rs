@@ -67,7 +67,7 @@ impl Tool for Info {
 
     fn handle(&mut self, replies: Vec<Reply>) -> Result<(), String> {
         let superblock = superblock(&self.keys, replies.first())?;
-        if let Some(line) = replies.iter().find_map(Reply::as_error) {
+        if let Some(line) = Reply::error_among(&replies) {
             let name = self.keys.name();
             return Err(alloc::format!("volume {name}: the server says: {line}"));
         }

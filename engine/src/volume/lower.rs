@@ -56,9 +56,11 @@ impl Volume {
     /// `None` when the plan stands on what this mount does not know (any more).
     pub(super) fn lower(&mut self, plan: &Plan, token: Token) -> Option<Program> {
         let mount = self.mount;
-        let tokens = if plan.once { self.key(Key::Tokens(mount)) } else { Bytes::new() };
+        // Always there, as rights may be given by key: a plan that does no harm when it is applied
+        // twice names no slot instead.
+        let slot = if plan.once { decimal(token.serial % TOKEN_SLOTS) } else { Bytes::new() };
         let keys: Args = smallvec![
-            tokens,
+            self.key(Key::Tokens(mount)),
             self.key(Key::Usage),
             self.key(Key::Sessions),
             self.key(Key::Graves),
@@ -67,7 +69,7 @@ impl Volume {
         ];
         let stamp = self.next_stamp();
         let args: Args = smallvec![
-            decimal(token.serial % TOKEN_SLOTS),
+            slot,
             decimal(token.serial),
             stamp.to_bytes(),
             decimal(self.capacity),

@@ -236,7 +236,7 @@ impl Volume {
         replies: &[Reply],
         cx: &mut Cx<Redis>,
     ) -> Step<Self> {
-        let error = replies.iter().find_map(Reply::as_error);
+        let error = Reply::error_among(replies);
         match task {
             Task::Verify(inos) => {
                 self.live.verifying = false;

@@ -1,9 +1,10 @@
 -- Applies a plan: all its checks, then all its changes, or nothing. It holds no rules of
 -- a filesystem.
--- KEYS: tokens of the mount ('' when a second application does no harm), usage, sessions,
--- graves, queue, held by the mount, and then those that steps point to by index.
--- ARGV: slot and serial of the token, the stamp of this change, the most bytes and the
--- most inodes there may be (0: no limit), and then steps. Checks stand before changes.
+-- KEYS: tokens of the mount, usage, sessions, graves, queue, held by the mount, and then those
+-- that steps point to by index.
+-- ARGV: slot ('' when a second application does no harm) and serial of the token, the stamp of
+-- this change, the most bytes and the most inodes there may be (0: no limit), and then steps.
+-- Checks stand before changes.
 --   dir i              a directory that has not been removed
 --   live i             an inode
 --   fresh i            no inode of this number
@@ -37,7 +38,7 @@ local function arg() i = i + 1 return ARGV[i - 1] end
 local function key() return KEYS[tonumber(arg())] end
 
 local tokens, usage, sessions, graves, queue, held = unpack(KEYS, 1, 6)
-if tokens ~= '' and call('HGET', tokens, ARGV[1]) == ARGV[2] then return { 'done' } end
+if ARGV[1] ~= '' and call('HGET', tokens, ARGV[1]) == ARGV[2] then return { 'done' } end
 local stamp, most_bytes, most_inodes = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 
 -- Inodes by index: their number of names and stamp before, and the order of their first steps.
@@ -232,7 +233,7 @@ while ARGV[i] do
 end
 if inodes ~= 0 then call('HINCRBY', usage, 'inodes', inodes) end
 if bytes ~= 0 then call('HINCRBY', usage, 'bytes', text(bytes)) end
-if tokens ~= '' then call('HSET', tokens, ARGV[1], ARGV[2]) end
+if ARGV[1] ~= '' then call('HSET', tokens, ARGV[1], ARGV[2]) end
 local answer = { 'ok' }
 for _, n in ipairs(order) do answer[#answer + 1] = seen[n][2] or '' end
 for _, result in ipairs(results) do answer[#answer + 1] = result end

@@ -26,7 +26,8 @@ pub(in super::super) fn commit(
         return Err(malformed("too few arguments"));
     }
     let (tokens, usage) = (&keys[0], &keys[1]);
-    if !tokens.is_empty() && s.redis("HGET", &[tokens, &args[0]])? == Reply::Bulk(args[1].clone()) {
+    if !args[0].is_empty() && s.redis("HGET", &[tokens, &args[0]])? == Reply::Bulk(args[1].clone())
+    {
         return Ok(Reply::Array([text("done")].into()));
     }
     let mut commit = Commit {
@@ -65,7 +66,7 @@ pub(in super::super) fn commit(
     if bytes != 0 {
         s.increase(usage, "bytes", bytes)?;
     }
-    if !tokens.is_empty() {
+    if !args[0].is_empty() {
         s.redis("HSET", &[tokens, &args[0], &args[1]])?;
     }
     let mut answer = Vec::from([text("ok")]);
