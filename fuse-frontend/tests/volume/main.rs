@@ -19,6 +19,8 @@ mod outside;
 #[cfg(test)]
 mod programs;
 #[cfg(test)]
+mod refusals;
+#[cfg(test)]
 #[path = "../live/resp.rs"]
 #[allow(dead_code, reason = "the tests of the keyspace use all of it, this program a part")]
 mod resp;
@@ -39,6 +41,8 @@ mod stack;
 mod suites;
 #[cfg(test)]
 mod times;
+#[cfg(test)]
+mod together;
 #[cfg(test)]
 mod tools;
 
