@@ -55,6 +55,10 @@ impl FactCache {
         }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.entries.len() + self.attrs.len()
+    }
+
     pub(super) fn learn_entry(&mut self, dir: Ino, name: Name, ino: Option<Ino>, until: Mono) {
         let serial = self.enqueue(Slot::Entry(dir, name.clone()));
         self.entries.insert((dir, name), Leased { value: ino, until, serial });
@@ -176,9 +180,7 @@ impl FactCache {
 
     fn evict(&mut self) {
         // Renewed facts leave dead entries in the queue; it is as long as twice the bound at most.
-        while self.entries.len() + self.attrs.len() > self.bound
-            || self.queue.len() > 2 * self.bound
-        {
+        while self.len() > self.bound || self.queue.len() > 2 * self.bound {
             let Some((serial, slot)) = self.queue.pop_front() else { return };
             match slot {
                 Slot::Entry(dir, name) => {

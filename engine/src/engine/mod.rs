@@ -286,6 +286,16 @@ impl<L: Layout> Engine<L> {
         self.dirty_bytes
     }
 
+    /// Bytes of clean contents that are kept.
+    pub fn cached_bytes(&self) -> usize {
+        self.block_bytes
+    }
+
+    /// Facts about names and inodes that are kept.
+    pub fn known_facts(&self) -> usize {
+        self.cx.facts.len()
+    }
+
     /// Whether nothing is pending: no request, no batch, no dirty data.
     pub fn is_idle(&self) -> bool {
         self.ops.is_empty() && self.batches.is_empty() && self.dirty_bytes == 0

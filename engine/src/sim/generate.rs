@@ -18,7 +18,7 @@ const SLOTS: u32 = 6;
 /// No directory is made deeper than this.
 const DEPTH: usize = 4;
 /// No file is written or extended beyond this.
-const FILE_MAX: u32 = 20_000;
+pub const FILE_MAX: u32 = 20_000;
 /// What `mknod` may make.
 const KINDS: [Kind; 5] =
     [Kind::Fifo, Kind::Socket, Kind::File, Kind::CharDevice, Kind::BlockDevice];

@@ -13,13 +13,16 @@
 //! | `keyspace.rs` | the keys layout over the simulated Redis |
 //! | `bucket.rs` | the gridfs layout over the simulated MongoDB |
 //! | `disk.rs` | the volume layout over the simulated Redis |
-//! | `net.rs` | lanes, which break and stand still |
+//! | `net.rs` | lanes: what is on its way, and how it is lost |
+//! | `explore.rs` | every order in which things can happen |
+//! | `trouble.rs` | what goes wrong by itself, how often, and how often it did |
 //! | `kernel.rs` | paths, references and caches of the kernel before a mount |
 //! | `sabotage.rs` | faults put in on purpose, for plays to notice |
 //! | `programs.rs` | system calls as the requests that the kernel makes of them |
 
 mod bucket;
 mod disk;
+mod explore;
 mod kernel;
 mod keyspace;
 mod net;
@@ -27,6 +30,7 @@ mod programs;
 mod sabotage;
 mod site;
 mod tape;
+mod trouble;
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -39,11 +43,12 @@ use crate::errno::Errno;
 use crate::id::{Lane, OpId};
 use crate::op::{Request, Response};
 use crate::replay::Recipe;
-use crate::sim::generate::Random;
+use crate::sim::generate::{FILE_MAX, Random};
 use crate::time::{Duration, Mono, Now, Wall};
 
 pub use bucket::{Bucket, GridFsOn, LoneBucket};
 pub use disk::Disk;
+pub use explore::{Answers, Explored, explore};
 use kernel::Kernel;
 pub use kernel::{CALLER, Fs};
 pub use keyspace::Keyspace;
@@ -53,34 +58,12 @@ pub use sabotage::Sabotage;
 pub use site::{BackendOf, ClientId, CommandOf, Progress, PushOf, ReplyOf, Server, Site};
 use tape::Tape;
 pub use tape::Tapes;
+pub use trouble::{Tally, Trouble, Weather};
 
 /// Steps after which something is taken to go on for ever.
 const STEPS: usize = 200_000;
 /// The connection of other programs.
 const FOREIGN: ClientId = ClientId(0);
-
-/// What the network does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Weather {
-    /// Lanes and mounts take turns at random. Otherwise whatever is sent arrives at once.
-    pub reorders: bool,
-    /// How many of a thousand steps cut a lane.
-    pub cuts: u32,
-    /// How many of a thousand steps make a lane stand still, mostly for longer than a request may
-    /// take.
-    pub stalls: u32,
-    /// How many of a thousand pushes come twice.
-    pub duplicates: u32,
-}
-
-impl Weather {
-    /// Everything arrives at once and in order.
-    pub const CALM: Weather = Weather { reorders: false, cuts: 0, stalls: 0, duplicates: 0 };
-    /// Everything arrives, on each lane in order.
-    pub const BREEZE: Weather = Weather { reorders: true, cuts: 0, stalls: 0, duplicates: 100 };
-    /// Lanes break and stand still.
-    pub const STORM: Weather = Weather { reorders: true, cuts: 30, stalls: 4, duplicates: 100 };
-}
 
 /// How a mount is made.
 #[derive(Clone, Debug)]
@@ -113,6 +96,13 @@ pub struct World<S: Site> {
     clients: u64,
     tapes: Tapes<S::Layout>,
     sabotage: Option<Sabotage>,
+    tally: Tally,
+    /// The server does nothing until then.
+    server_still_until: Mono,
+    /// How often acknowledged writes were lost; the mark, and what it was when all was secured.
+    losses: u64,
+    mark: usize,
+    secured: usize,
 }
 
 /// One engine, the kernel before it and the connections behind it.
@@ -143,6 +133,24 @@ struct Mount<S: Site> {
     executed: u64,
     /// What breaks after how many more of them.
     breaks: Option<(u64, Break)>,
+    /// How far the clock on its wall is off.
+    skew: i64,
+}
+
+impl<S: Site> Mount<S> {
+    fn check_bounds(&self) {
+        let (engine, config) = (&self.engine, &self.setup.config);
+        let bounds = [
+            ("dirty bytes", engine.dirty_bytes(), config.dirty_bytes.max(self.largest)),
+            // The file that was read last stays, whatever its size.
+            ("cached bytes", engine.cached_bytes(), config.cache_bytes + FILE_MAX as usize),
+            ("facts", engine.known_facts(), config.fact_entries),
+            ("requests", engine.in_flight().len(), config.max_ops),
+        ];
+        for (what, is, bound) in bounds {
+            assert!(is <= bound, "{is} {what} where {bound} may be");
+        }
+    }
 }
 
 /// Something that can happen by itself.
@@ -163,8 +171,12 @@ impl<S: Site> World<S> {
     #[must_use]
     pub fn new(seed: u64, weather: Weather) -> Self {
         let now = Now { mono: Mono(1_000_000_000), wall: Wall(0) };
+        let mut server = S::server(now);
+        if weather.rate(Trouble::Loss) > 0 {
+            server.may_lose();
+        }
         World {
-            server: S::server(now),
+            server,
             now,
             weather,
             random: Random(seed),
@@ -172,6 +184,11 @@ impl<S: Site> World<S> {
             clients: FOREIGN.0 + 1,
             tapes: Tapes::default(),
             sabotage: None,
+            tally: Tally::default(),
+            server_still_until: Mono::default(),
+            losses: 0,
+            mark: 0,
+            secured: 0,
         }
     }
 
@@ -204,6 +221,7 @@ impl<S: Site> World<S> {
             largest: 0,
             executed: 0,
             breaks: None,
+            skew: 0,
         });
         self.attach(at);
         at
@@ -222,9 +240,15 @@ impl<S: Site> World<S> {
         self.tapes = tapes.share();
     }
 
+    /// Counts what goes wrong from now on.
+    pub fn count_troubles(&mut self, tally: &Tally) {
+        self.tally = tally.clone();
+    }
+
     fn attach(&mut self, at: usize) {
         // A mount that finds no server is refused; that is not what is played here.
-        let weather = self.set_weather(Weather { cuts: 0, stalls: 0, ..self.weather });
+        let weather = self.set_weather(self.weather.untroubled());
+        self.relieve();
         for lane in Lane::ALL {
             self.mounts[at].wires.insert(lane, Wire::default());
             self.connect(at, lane);
@@ -233,6 +257,8 @@ impl<S: Site> World<S> {
             Ok(Response::Attached(_)) => {}
             other => panic!("attach: {other:?}"),
         }
+        // Nor is a server that forgets what is mounted.
+        self.server.secure();
         self.set_weather(weather);
     }
 
@@ -460,10 +486,12 @@ impl<S: Site> World<S> {
         self.happen(&events);
     }
 
-    /// Lets everything happen that will by itself, in good weather, until nothing is on its way.
+    /// Lets everything happen that will by itself, in good weather and with a server that refuses
+    /// nothing, until nothing is on its way.
     pub fn settle(&mut self) {
+        self.server.obey();
         let weather = self.weather;
-        self.weather = Weather { cuts: 0, stalls: 0, ..weather };
+        self.weather = weather.untroubled();
         for _ in 0..STEPS {
             let events = self.events();
             if !events.is_empty() {
@@ -489,6 +517,7 @@ impl<S: Site> World<S> {
     /// What can happen now.
     fn events(&self) -> Vec<Event> {
         let mut events = Vec::new();
+        let busy = self.server_still_until > self.now.mono;
         for (at, mount) in self.mounts.iter().enumerate() {
             for (&lane, wire) in &mount.wires {
                 if wire.back_at.is_some_and(|at| at <= self.now.mono) {
@@ -500,7 +529,7 @@ impl<S: Site> World<S> {
                 if !wire.replies.is_empty() {
                     events.push(Event::Replies(at, lane));
                 }
-                if wire.can_execute() {
+                if wire.can_execute() && !busy {
                     events.push(Event::Execute(at, lane));
                 }
                 if !wire.pushes.is_empty() {
@@ -514,10 +543,12 @@ impl<S: Site> World<S> {
     /// When a lane that is down or stands still goes on.
     fn wires_due(&self) -> impl Iterator<Item = Mono> {
         let wires = self.mounts.iter().flat_map(|mount| mount.wires.values());
-        wires.filter_map(|wire| match wire.back_at {
+        let still = wires.filter_map(|wire| match wire.back_at {
             Some(at) => Some(at),
             None => (wire.still_until > self.now.mono).then_some(wire.still_until),
-        })
+        });
+        let server = self.server_still_until;
+        still.chain((server > self.now.mono).then_some(server))
     }
 
     fn happen(&mut self, events: &[Event]) {
@@ -527,6 +558,10 @@ impl<S: Site> World<S> {
         };
         let micros = if self.weather.reorders { 1 + self.random.next() % 400 } else { 20 };
         self.pass(Duration::from_micros(micros));
+        self.occur(event);
+    }
+
+    fn occur(&mut self, event: Event) {
         match event {
             Event::Execute(at, lane) => self.execute(at, lane),
             Event::Replies(at, lane) => {
@@ -546,8 +581,8 @@ impl<S: Site> World<S> {
 
     /// Hands an engine an input and takes what it wants.
     fn input(&mut self, at: usize, input: Input<BackendOf<S>>) {
-        let now = self.now;
         let mount = &mut self.mounts[at];
+        let now = Now { wall: Wall(self.now.wall.0.saturating_add(mount.skew)), ..self.now };
         mount.tape.input(now, &input);
         mount.engine.handle(now, input);
         let outputs: Vec<_> = core::iter::from_fn(|| mount.engine.poll()).collect();
@@ -579,11 +614,11 @@ impl<S: Site> World<S> {
                     mount.kernel.invalidate(&what);
                     mount.invalidated.push(what);
                 }
+                Output::Notice(_) if self.sabotage == Some(Sabotage::NoticesLost) => {}
                 Output::Notice(notice) => mount.notices.push(notice),
                 Output::Abandon(_) => {}
             }
         }
-        let (dirty, bound) = (mount.engine.dirty_bytes(), mount.setup.config.dirty_bytes);
-        assert!(dirty <= bound.max(mount.largest), "{dirty} bytes wait where {bound} may");
+        mount.check_bounds();
     }
 }

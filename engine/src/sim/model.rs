@@ -149,6 +149,30 @@ impl Model {
         self.handles.iter().filter_map(open).collect()
     }
 
+    /// Whether the file that a slot of `later` leads to is here already as it is there, names and
+    /// all.
+    #[must_use]
+    pub fn holds_file_of(&self, later: &Model, slot: Slot) -> bool {
+        let Some(id) = later.handles.get(&slot).map(Handle::id) else { return false };
+        let names = |model: &Model| {
+            let nodes = model.nodes.iter();
+            let found = nodes.flat_map(|(dir, node)| {
+                let here = node.entries.iter().filter(|(_, it)| **it == id);
+                here.map(|(name, _)| (*dir, name.clone())).collect::<Vec<_>>()
+            });
+            found.collect::<Vec<_>>()
+        };
+        self.nodes.get(&id) == later.nodes.get(&id) && names(self) == names(later)
+    }
+
+    /// Takes over what a file was found to hold, and its mode and owner.
+    pub fn adopt(&mut self, path: &Path, found: &Summary) {
+        if let (Ok(node), Some(bytes)) = (self.found(path), &found.contents) {
+            node.bytes.clone_from(bytes);
+            (node.perm, node.uid, node.gid) = (found.perm, found.uid, found.gid);
+        }
+    }
+
     fn walk_all(&self) -> Vec<(Path, Id)> {
         let mut all = vec![(Path::default(), ROOT)];
         let mut at = 0;

@@ -7,10 +7,12 @@
 //! |---|---|
 //! | `alone.rs` | one mount against the reference model |
 //! | `together.rs` | several mounts that must show one filesystem |
-//! | `storm.rs` | lanes that break, mounts that die |
+//! | `storm.rs` | all that can go wrong, and mounts that die |
+//! | `doubt.rs` | what may have become of an operation, and finding out |
 //! | `prefix.rs` | the same after each command of each operation |
 
 mod alone;
+mod doubt;
 mod prefix;
 mod storm;
 mod together;
@@ -21,7 +23,7 @@ use alloc::vec::Vec;
 
 use crate::layout::Layout;
 use crate::sim::generate::{Random, Swarm};
-use crate::sim::harness::{CALLER, CommandOf, Sabotage, Setup, Site, Tapes, Weather, World};
+use crate::sim::harness::{CALLER, CommandOf, Sabotage, Setup, Site, Tally, Tapes, Weather, World};
 use crate::sim::model::Model;
 use crate::sim::ops::{Executor, ModelReply, Op, Outcome, Path, Summary};
 use crate::time::{Duration, Wall};
@@ -30,6 +32,9 @@ pub use alone::{against_model, end};
 pub use prefix::broken_everywhere;
 pub use storm::in_a_storm;
 pub use together::as_one;
+
+/// After so long nothing is believed any more that nobody keeps true.
+const LEASES: Duration = Duration::from_secs(2);
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
@@ -65,6 +70,8 @@ pub struct Stage<S: Site> {
     pub tapes: Tapes<S::Layout>,
     /// What goes wrong on purpose.
     pub sabotage: Option<Sabotage>,
+    /// How often what has gone wrong by itself.
+    pub tally: Tally,
 }
 
 impl<S: Site> Stage<S> {
@@ -75,8 +82,8 @@ impl<S: Site> Stage<S> {
         let setups = alloc::vec![Setup { kernel_caches, ..Setup::default() }];
         let every = 1 + (seed % 4) as usize;
         let aside = seed.is_multiple_of(2);
-        let tapes = Tapes::default();
-        Stage { seed, weather, setups, every, aside, tapes, sabotage: None }
+        let (tapes, tally) = (Tapes::default(), Tally::default());
+        Stage { seed, weather, setups, every, aside, tapes, sabotage: None, tally }
     }
 
     /// The same with several mounts; the kernel before every other one caches.
@@ -96,6 +103,7 @@ impl<S: Site> Stage<S> {
     pub fn world(&self) -> World<S> {
         let mut world = World::new(self.seed, self.weather).sabotaged(self.sabotage);
         world.record(&self.tapes);
+        world.count_troubles(&self.tally);
         for setup in &self.setups {
             world.mount(setup);
         }

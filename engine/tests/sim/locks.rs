@@ -282,7 +282,7 @@ fn appends_of_several_mounts_are_all_there_once() {
         .map(|seed| (seed, Weather::BREEZE))
         .chain((220..240).map(|seed| (seed, Weather::STORM)))
     {
-        let mut it = shared(seed, Weather { cuts: 0, stalls: 0, ..weather }, 2);
+        let mut it = shared(seed, weather.untroubled(), 2);
         it.world.set_weather(weather);
         let mut asked = Vec::new();
         for n in 0..40 {

@@ -289,8 +289,7 @@ fn the_kernel_is_not_told_of_its_own_changes() {
     let mut wrong = BTreeSet::new();
     for (row, _) in rows(DISK).filter(|(row, _)| !row.contains("by another program")) {
         for seed in 0..8 {
-            let mut warm: Warm<Disk> =
-                Warm::new(seed, Weather { duplicates: 0, ..Weather::BREEZE });
+            let mut warm: Warm<Disk> = Warm::new(seed, Weather::UNORDERED);
             let request = warm.request(row);
             let _answer = warm.world.request(0, request);
             // What is taken for an echo is made sure of.

@@ -6,10 +6,10 @@ use crate::backend::mongo::{Command, Mongo, Push, Reply};
 use crate::contract::Batch;
 use crate::gridfs::{GridFs, Options};
 use crate::sim::mongo;
-use crate::time::Now;
+use crate::time::{Duration, Now};
 
 use super::site::{ClientId, Progress, Server, Site};
-use super::{CALLER, Sabotage, Setup};
+use super::{CALLER, Sabotage, Setup, Trouble};
 
 impl From<ClientId> for mongo::ClientId {
     fn from(client: ClientId) -> Self {
@@ -53,7 +53,58 @@ impl Server for mongo::Server {
     fn disconnect(&mut self, client: ClientId) {
         self.disconnect(client.into());
     }
+
+    fn trouble(&mut self, now: Now, trouble: Trouble, draw: u64) -> bool {
+        match trouble {
+            Trouble::Refusal => self.refuse_next(1 + draw as usize % 4),
+            Trouble::Election => {
+                self.step_down();
+                self.step_up();
+            }
+            Trouble::Loss => self.crash(now),
+            Trouble::Abort => return self.abort_transactions(),
+            Trouble::Full if self.settings().disk > 0 => self.set_disk(0),
+            Trouble::Full => self.fill(draw % 4096),
+            _ => return false,
+        }
+        true
+    }
+
+    fn relieve(&mut self) {
+        self.set_disk(0);
+    }
+
+    fn obey(&mut self) {
+        self.refuse_next(0);
+    }
+
+    fn may_lose(&mut self) {
+        self.set_lag(LAG);
+    }
+
+    fn secure(&mut self) {
+        self.all_safe();
+    }
+
+    fn pushes_lost() -> Option<Push> {
+        Some(Push::Lost)
+    }
 }
+
+/// What goes wrong with MongoDB and is nobody's loss; the last of it is about pushes and
+/// transactions, which a standalone does not have.
+const MONGO: [Trouble; 7] = [
+    Trouble::Cut,
+    Trouble::Stall,
+    Trouble::Slow,
+    Trouble::Election,
+    Trouble::Twice,
+    Trouble::PushesLost,
+    Trouble::Abort,
+];
+
+/// How long a write that is not safe yet stays so on a server that may lose some.
+const LAG: Duration = Duration::from_millis(20);
 
 /// A GridFS bucket as a filesystem, on a replica set or on a standalone.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +122,8 @@ impl<const REPLICA_SET: bool> Site for GridFsOn<REPLICA_SET> {
 
     const NAME: &'static str = if REPLICA_SET { "gridfs" } else { "gridfs on a standalone" };
     const KEEPS_TIMES: bool = true;
+    const KEEPS_SYNCED: bool = true;
+    const TROUBLES: &'static [Trouble] = if REPLICA_SET { &MONGO } else { MONGO.split_at(4).0 };
 
     fn server(now: Now) -> mongo::Server {
         let settings = mongo::Settings { replica_set: REPLICA_SET, ..mongo::Settings::default() };

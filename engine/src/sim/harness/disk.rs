@@ -12,8 +12,9 @@ use crate::volume::fsck::Fsck;
 use crate::volume::key::Keyspace;
 use crate::volume::{Format, Options, Volume, tool};
 
+use super::keyspace::REDIS;
 use super::site::{ClientId, Site};
-use super::{CALLER, Sabotage, Setup};
+use super::{CALLER, Sabotage, Setup, Trouble};
 
 /// A volume, made by whoever mounts it first.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +27,7 @@ impl Site for Disk {
 
     const NAME: &'static str = "volume";
     const KEEPS_TIMES: bool = true;
+    const TROUBLES: &'static [Trouble] = &REDIS;
 
     fn server(now: Now) -> redis::Server {
         redis::Server::new(now)

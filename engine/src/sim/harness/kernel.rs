@@ -276,6 +276,15 @@ impl<'a, S: Site> Fs<'a, S> {
         Ok(chain)
     }
 
+    /// The inode that a path leads to.
+    ///
+    /// # Errors
+    ///
+    /// As a walk along the path comes to.
+    pub fn ino(&mut self, path: &Path) -> Result<Ino, Errno> {
+        self.find(path).map(|attr| attr.ino)
+    }
+
     pub(super) fn find(&mut self, path: &Path) -> Result<Attr, Errno> {
         self.walk(&path.0)?.pop().ok_or(Errno::ENOENT)
     }

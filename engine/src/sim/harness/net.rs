@@ -1,4 +1,4 @@
-//! The network of a [`World`]: lanes in order, which break and stand still as the seed has it.
+//! The network of a [`World`]: lanes in order, and what becomes of what is on its way on them.
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
@@ -9,7 +9,7 @@ use crate::id::{BatchId, Lane};
 use crate::time::{Duration, Mono};
 
 use super::site::{BackendOf, ClientId, Progress, PushOf, ReplyOf, Server, Site};
-use super::{Sabotage, World};
+use super::{Sabotage, Trouble, World};
 
 /// The connection of a lane.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub(super) struct Wire<S: Site> {
     pub(super) still_until: Mono,
     /// Sent, and not executed yet.
     pub(super) batches: VecDeque<Batch<BackendOf<S>>>,
+    /// To be executed once more, after what was sent behind them.
+    again: VecDeque<(BatchId, <S::Server as Server>::Running)>,
     /// Being executed.
     running: Option<(BatchId, <S::Server as Server>::Running)>,
     /// What is being executed waits for a batch of somebody else.
@@ -37,6 +39,7 @@ impl<S: Site> Default for Wire<S> {
             back_at: None,
             still_until: Mono::default(),
             batches: VecDeque::new(),
+            again: VecDeque::new(),
             running: None,
             waits: false,
             replies: VecDeque::new(),
@@ -48,7 +51,8 @@ impl<S: Site> Default for Wire<S> {
 impl<S: Site> Wire<S> {
     /// The server has something to do for it.
     pub(super) fn can_execute(&self) -> bool {
-        !self.waits && (self.running.is_some() || !self.batches.is_empty())
+        let some = !self.batches.is_empty() || !self.again.is_empty();
+        !self.waits && (self.running.is_some() || some)
     }
 }
 
@@ -70,9 +74,10 @@ impl<S: Site> World<S> {
     pub(super) fn connect(&mut self, at: usize, lane: Lane) {
         let client = ClientId(self.clients);
         self.clients += 1;
+        let now = self.now;
         let setup = &self.mounts[at].setup;
         let pushes = setup.tracking
-            && (lane != Lane::Push || S::subscribe(&mut self.server, self.now, client, setup));
+            && (lane != Lane::Push || S::subscribe(&mut self.server, now, client, setup));
         let wire = self.wire(at, lane);
         *wire = Wire { client: Some(client), ..Wire::default() };
         self.input(at, Input::Link(lane, Link::Up { pushes }));
@@ -88,7 +93,11 @@ impl<S: Site> World<S> {
         loop {
             match self.step_batch(at, lane) {
                 Some(Progress::Executed) if !once => {}
-                Some(Progress::Done(_) | Progress::Executed) => {
+                Some(Progress::Failed) => {
+                    self.fail_batch(at, lane);
+                    break;
+                }
+                Some(Progress::Done(_) | Progress::Executed | Progress::Again) => {
                     self.breaks_now(at, lane);
                     break;
                 }
@@ -107,6 +116,12 @@ impl<S: Site> World<S> {
             wire.batches.clear();
             return None;
         };
+        if wire.running.is_none()
+            && !wire.again.is_empty()
+            && (wire.batches.is_empty() || self.random.next().is_multiple_of(2))
+        {
+            wire.running = wire.again.pop_front();
+        }
         if wire.running.is_none() {
             let mut batch = wire.batches.pop_front()?;
             if let Some(sabotage) = self.sabotage {
@@ -120,16 +135,30 @@ impl<S: Site> World<S> {
             wire.waits = true;
             return Some(progress);
         }
-        if let Progress::Done(replies) = &progress {
-            wire.replies.push_back((id, replies.clone()));
-            wire.running = None;
+        match &progress {
+            Progress::Done(replies) => {
+                wire.replies.push_back((id, replies.clone()));
+                wire.running = None;
+            }
+            Progress::Again => wire.again.extend(wire.running.take()),
+            Progress::Executed | Progress::Waits | Progress::Failed => {}
         }
         mount.executed += 1;
         if let Some((left, _)) = &mut mount.breaks {
             *left = left.saturating_sub(1);
         }
         self.wake_waiting();
+        self.secure();
         Some(progress)
+    }
+
+    /// The batch in progress has come to nothing that can be told; the connection is as it was.
+    fn fail_batch(&mut self, at: usize, lane: Lane) {
+        let pushes = self.mounts[at].setup.tracking;
+        if let Some((batch, _)) = self.wire(at, lane).running.take() {
+            self.input(at, Input::Replies(batch, Err(Fault::Unknown)));
+            self.input(at, Input::Link(lane, Link::Up { pushes }));
+        }
     }
 
     /// Something has happened that others may have waited for.
@@ -177,7 +206,11 @@ impl<S: Site> World<S> {
                 if self.sabotage == Some(Sabotage::PushesLost) {
                     continue;
                 }
-                let twice = self.random.next() % 1000 < u64::from(self.weather.duplicates);
+                let rate = u64::from(self.weather.rate(Trouble::Twice));
+                let twice = rate > 0 && self.random.next() % 1000 < rate;
+                if twice {
+                    self.tally.count(Trouble::Twice);
+                }
                 let wire = self.wire(at, Lane::Push);
                 wire.pushes.extend(twice.then(|| push.clone()));
                 wire.pushes.push_back(push);
@@ -185,34 +218,22 @@ impl<S: Site> World<S> {
         }
     }
 
-    /// Perhaps a lane breaks or stands still.
-    pub(super) fn misfortune(&mut self) {
-        let draw = self.random.next() % 1000;
-        let cut = draw < u64::from(self.weather.cuts);
-        let stall = !cut && draw < u64::from(self.weather.cuts + self.weather.stalls);
-        if !(cut || stall) || self.mounts.is_empty() {
-            return;
-        }
-        let at = self.random.next() as usize % self.mounts.len();
-        let lane = Lane::ALL[self.random.next() as usize % Lane::ALL.len()];
-        if self.wire(at, lane).back_at.is_some() {
-            return;
-        }
-        // Mostly shorter than a request may take, sometimes longer.
-        let millis = match self.random.next() % 8 {
-            0 => 20_000 + self.random.next() % 40_000,
-            _ => 1 + self.random.next() % 100,
-        };
-        let until = self.now.mono.after(Duration::from_millis(millis));
-        if stall {
-            self.wire(at, lane).still_until = until;
-        } else {
-            self.cut(at, lane, true, until);
-        }
+    /// Something is on its way on a lane.
+    pub(super) fn is_busy(&self, at: usize, lane: Lane) -> bool {
+        self.mounts[at]
+            .wires
+            .get(&lane)
+            .is_some_and(|it| it.can_execute() || !it.replies.is_empty())
+    }
+
+    /// A connection breaks as it is, and another can be had at once.
+    pub(super) fn cut_now(&mut self, at: usize, lane: Lane) {
+        let now = self.now.mono;
+        self.cut(at, lane, false, now);
     }
 
     /// A connection breaks. Some of what is on its way may still arrive.
-    fn cut(&mut self, at: usize, lane: Lane, some: bool, until: Mono) {
+    pub(super) fn cut(&mut self, at: usize, lane: Lane, some: bool, until: Mono) {
         let mut faults = self.drop_wire(at, lane, some);
         self.wire(at, lane).back_at = Some(until);
         // Whoever is told of one fault may send the next batch before the lane is known to be down.
@@ -234,6 +255,7 @@ impl<S: Site> World<S> {
         let mut unheard: Vec<BatchId> = Vec::new();
         let wire = self.wire(at, lane);
         unheard.extend(wire.running.as_ref().map(|(id, _)| *id));
+        unheard.extend(wire.again.drain(..).map(|(id, _)| id));
         let sent = usize::from(wire.running.is_some()) + wire.batches.len();
         'batches: for n in 0..if some { sent } else { 0 } {
             let steps = match self.random.next() % 4 {
@@ -248,7 +270,9 @@ impl<S: Site> World<S> {
                 match self.step_batch(at, lane) {
                     Some(Progress::Executed) => {}
                     Some(Progress::Done(_)) => continue 'batches,
-                    Some(Progress::Waits) | None => break 'batches,
+                    Some(Progress::Again | Progress::Failed | Progress::Waits) | None => {
+                        break 'batches;
+                    }
                 }
             }
             break;

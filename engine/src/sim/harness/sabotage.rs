@@ -2,7 +2,19 @@
 //! not notice is worth nothing.
 //!
 //! They are made of what passes between the engine and its kernel and server, so the engine itself
-//! has no switches that break it.
+//! has no switches that break it. `tests/sim/canary.rs` plays them.
+//!
+//! | property | held to by | noticed there |
+//! |---|---|---|
+//! | an operation does what the model does | `against_model` | [`WritesCutShort`](Sabotage::WritesCutShort), [`EmptinessUnchecked`](Sabotage::EmptinessUnchecked) |
+//! | what happens happens once or not at all | `in_a_storm` | [`TokensForgotten`](Sabotage::TokensForgotten) |
+//! | what a close acknowledged is there for all | `as_one` | [`SyncsAnsweredEarly`](Sabotage::SyncsAnsweredEarly) |
+//! | what an fsync acknowledged outlives the server | `in_a_storm` with [`Trouble::Loss`](super::Trouble::Loss) | [`SyncsUnsafe`](Sabotage::SyncsUnsafe) |
+//! | nothing is left over that nobody needs | the layout's own check at the end | [`LeftoversKept`](Sabotage::LeftoversKept) |
+//! | what fails says why | `in_a_storm` | [`NoticesLost`](Sabotage::NoticesLost) |
+//! | every request is answered in time | the world itself | [`AnswersLate`](Sabotage::AnswersLate) |
+//! | memory has its bounds | the world itself | [`DirtUnbounded`](Sabotage::DirtUnbounded), [`BlocksUnbounded`](Sabotage::BlocksUnbounded), [`FactsUnbounded`](Sabotage::FactsUnbounded) |
+//! | nothing is believed that a push has voided | `as_one` | [`PushesLost`](Sabotage::PushesLost), [`InvalidationsLost`](Sabotage::InvalidationsLost) |
 
 use bytes::Bytes;
 
@@ -29,8 +41,18 @@ pub enum Sabotage {
     WritesCutShort,
     /// `fsync` and `close` are answered before anything is done.
     SyncsAnsweredEarly,
+    /// The server need not keep what an `fsync` waits for.
+    SyncsUnsafe,
+    /// The server removes nothing that was only one of a file's pieces.
+    LeftoversKept,
+    /// What an engine has to say for the log is lost.
+    NoticesLost,
     /// There is no bound on what waits to be written.
     DirtUnbounded,
+    /// There is no bound on contents that are kept.
+    BlocksUnbounded,
+    /// There is no bound on facts that are kept.
+    FactsUnbounded,
     /// Requests are answered later than they must be.
     AnswersLate,
 }
@@ -43,6 +65,8 @@ impl Sabotage {
             Some(Sabotage::DirtUnbounded) => {
                 (config.dirty_bytes, config.flush_bytes) = (usize::MAX, usize::MAX);
             }
+            Some(Sabotage::BlocksUnbounded) => config.cache_bytes = 1 << 30,
+            Some(Sabotage::FactsUnbounded) => config.fact_entries = 1 << 20,
             Some(Sabotage::AnswersLate) => config.op_timeout *= 2,
             _ => {}
         }
@@ -77,6 +101,11 @@ impl Sabotage {
 
     /// What a Redis server is told instead of a command.
     pub(super) fn redis(self, command: &mut redis::Command) {
+        if let (Sabotage::LeftoversKept, redis::Command::Plain(args)) = (self, &mut *command)
+            && args[0] == "UNLINK"
+        {
+            args[0] = Bytes::from_static(b"EXISTS");
+        }
         let redis::Command::Script { script, keys, args } = command else { return };
         if !script.name.contains("commit") {
             return;
@@ -99,6 +128,9 @@ impl Sabotage {
 
     /// What a MongoDB server is told instead of a command.
     pub(super) fn mongo(self, command: &mut mongo::Command) {
+        if self == Sabotage::SyncsUnsafe && command.concern == mongo::Concern::Durable {
+            command.concern = mongo::Concern::Acknowledged;
+        }
         let looks_for_children = command.name() == "find"
             && command.expect == mongo::Expect::Found(0)
             && self == Sabotage::EmptinessUnchecked;

@@ -10,7 +10,7 @@ use crate::layout::Layout;
 use crate::replay::Recorded;
 use crate::time::Now;
 
-use super::{Sabotage, Setup};
+use super::{Sabotage, Setup, Trouble};
 
 /// A connection to a simulated server, chosen by the world and never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,6 +23,10 @@ pub enum Progress<B: Backend> {
     Executed,
     /// Nothing was done: it waits for a batch of somebody else to end.
     Waits,
+    /// Some of it has to be sent once more, behind what was sent meanwhile.
+    Again,
+    /// Some of it was done in another order than it should have been: nothing can be told.
+    Failed,
     /// It is done: one reply a command, in order.
     Done(Vec<B::Reply>),
 }
@@ -57,8 +61,8 @@ pub trait Server: Clone + Debug {
         let mut running = self.begin(client, batch.clone());
         loop {
             match self.step(now, client, &mut running) {
-                Progress::Executed => {}
-                Progress::Waits => return Vec::new(),
+                Progress::Executed | Progress::Again => {}
+                Progress::Waits | Progress::Failed => return Vec::new(),
                 Progress::Done(replies) => return replies,
             }
         }
@@ -80,6 +84,28 @@ pub trait Server: Clone + Debug {
 
     /// A connection has ended.
     fn disconnect(&mut self, client: ClientId);
+
+    /// Something goes wrong with it, where that can be.
+    fn trouble(&mut self, _now: Now, _trouble: Trouble, _draw: u64) -> bool {
+        false
+    }
+
+    /// It has room again.
+    fn relieve(&mut self) {}
+
+    /// It refuses nothing any more.
+    fn obey(&mut self) {}
+
+    /// From now on it does not secure what it acknowledges at once.
+    fn may_lose(&mut self) {}
+
+    /// What it has now is secure: no loss takes it.
+    fn secure(&mut self) {}
+
+    /// What it says when it has lost what it had to say.
+    fn pushes_lost() -> Option<<Self::Backend as Backend>::Push> {
+        None
+    }
 }
 
 /// A layout on its server.
@@ -96,6 +122,12 @@ pub trait Site: Clone + Debug + 'static {
 
     /// Times that nobody set are on the server, and the same after a remount.
     const KEEPS_TIMES: bool;
+
+    /// What an fsync has acknowledged outlives the loss of what was acknowledged last.
+    const KEEPS_SYNCED: bool = false;
+
+    /// What can go wrong with the network and the server and must not show.
+    const TROUBLES: &'static [Trouble] = &[];
 
     /// A server that can be mounted, with nothing on it.
     fn server(now: Now) -> Self::Server;

@@ -72,7 +72,10 @@ impl Server {
                 command.body().bool("startTransaction", true);
             }
         }
-        let Some(reply) = self.attempt(now, client, &command) else { return Progress::Waits };
+        let refusal = self.take_refusal(running.number.is_some());
+        let Some(reply) = refusal.or_else(|| self.attempt(now, client, &command)) else {
+            return Progress::Waits;
+        };
         let expect = match running.batch.mode {
             Mode::Independent => Expect::Anything,
             Mode::Ordered | Mode::Atomic => command.expect,

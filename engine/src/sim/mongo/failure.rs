@@ -34,6 +34,7 @@ pub(super) const BAD_VALUE: i32 = 2;
 pub(super) const FAILED_TO_PARSE: i32 = 9;
 pub(super) const TYPE_MISMATCH: i32 = 14;
 pub(super) const ILLEGAL_OPERATION: i32 = 20;
+pub(super) const LOCK_TIMEOUT: i32 = 24;
 pub(super) const NAMESPACE_NOT_FOUND: i32 = 26;
 pub(super) const INDEX_NOT_FOUND: i32 = 27;
 pub(super) const PATH_NOT_VIABLE: i32 = 28;
@@ -58,11 +59,12 @@ pub(super) const OUT_OF_DISK_SPACE: i32 = 14_031;
 /// Of what is not built here.
 pub(super) const NOT_SIMULATED: i32 = 238;
 
-const NAMES: [(i32, &str); 25] = [
+const NAMES: [(i32, &str); 26] = [
     (BAD_VALUE, "BadValue"),
     (FAILED_TO_PARSE, "FailedToParse"),
     (TYPE_MISMATCH, "TypeMismatch"),
     (ILLEGAL_OPERATION, "IllegalOperation"),
+    (LOCK_TIMEOUT, "LockTimeout"),
     (NAMESPACE_NOT_FOUND, "NamespaceNotFound"),
     (INDEX_NOT_FOUND, "IndexNotFound"),
     (PATH_NOT_VIABLE, "PathNotViable"),

@@ -10,8 +10,8 @@ use super::collection::Store;
 use super::cursor::Cursor;
 use super::cx::{Cx, Log};
 use super::failure::{
-    Failure, ILLEGAL_OPERATION, NO_SUCH_TRANSACTION, NOT_WRITABLE_PRIMARY, RETRYABLE, Stop,
-    TRANSACTION_COMMITTED, TRANSACTION_TOO_OLD, TRANSIENT,
+    Failure, ILLEGAL_OPERATION, LOCK_TIMEOUT, NO_SUCH_TRANSACTION, NOT_WRITABLE_PRIMARY, RETRYABLE,
+    Stop, TRANSACTION_COMMITTED, TRANSACTION_TOO_OLD, TRANSIENT,
 };
 use super::oplog::Oplog;
 use super::request::{Request, Safety, SessionId};
@@ -70,6 +70,8 @@ pub struct Server {
     pub(super) next_cursor: i64,
     executed: u64,
     version: u64,
+    /// So many of the next commands of batches are refused.
+    refusals: usize,
 }
 
 /// A connection's state.
@@ -108,6 +110,7 @@ impl Server {
             next_cursor: 1,
             executed: 0,
             version: 0,
+            refusals: 0,
         }
     }
 
@@ -156,6 +159,41 @@ impl Server {
     /// Sets how many bytes of documents fit on the disk; 0 for no limit.
     pub fn set_disk(&mut self, bytes: u64) {
         self.settings.disk = bytes;
+    }
+
+    /// Lets only so many more bytes on the disk.
+    pub fn fill(&mut self, bytes: u64) {
+        self.set_disk(self.store.bytes() + bytes.max(1));
+    }
+
+    /// Sets how long what is not written safely takes to be safe.
+    pub fn set_lag(&mut self, lag: Duration) {
+        self.settings.lag = lag;
+    }
+
+    /// Everything that was acknowledged is safe.
+    pub fn all_safe(&mut self) {
+        self.log.all_safe();
+    }
+
+    /// So many of the next commands of batches are refused: a lock cannot be had in time.
+    pub fn refuse_next(&mut self, commands: usize) {
+        self.refusals = commands;
+    }
+
+    pub(super) fn take_refusal(&mut self, in_transaction: bool) -> Option<Reply> {
+        self.refusals = self.refusals.checked_sub(1)?;
+        let text = "Unable to acquire a lock within a max lock request timeout";
+        let failure = Failure::new(LOCK_TIMEOUT, text);
+        let failure = if in_transaction { failure.labelled(TRANSIENT) } else { failure };
+        Some(reply(failure.reply()))
+    }
+
+    /// Ends all transactions, as a server does that is short of something. Whether there were any.
+    pub fn abort_transactions(&mut self) -> bool {
+        let any = self.has_transactions();
+        self.abort_all();
+        any
     }
 
     /// The primary steps down: it refuses every write until [`step_up`](Self::step_up). Open

@@ -4,7 +4,7 @@ use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
 
-use super::storm::{after_the_crash, look, note_dirty, slot_of};
+use super::doubt::{Doubt, look, note_dirty, slot_of};
 use super::{Stage, Step, end, timeless, without_time};
 use crate::sim::harness::{Break, Site, World};
 use crate::sim::model::Model;
@@ -65,8 +65,8 @@ impl Broken<'_> {
     fn by_death<S: Site>(&self, mut world: World<S>, dirty: &BTreeSet<Slot>) -> Option<String> {
         world.break_after(0, self.after, Break::Mount);
         let _ = world.fs(0).run(self.op, self.now);
-        let models = self.models.map(Model::clone);
-        let why = after_the_crash(&mut world, models, dirty)?;
+        let doubt = Doubt::new(self.models.map(Model::clone), dirty);
+        let why = doubt.after_a_crash(&mut world, 0).err().or_else(|| end(&mut world))?;
         Some(format!("death after {} commands: {why}", self.after))
     }
 
@@ -79,6 +79,6 @@ impl Broken<'_> {
         }
         let mut should = self.models[1].tree();
         timeless(&mut should);
-        tree_difference(&should, &look(&mut world)).and_then(tell)
+        tree_difference(&should, &look(&mut world, 0)).and_then(tell)
     }
 }

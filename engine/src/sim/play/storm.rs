@@ -1,181 +1,198 @@
-//! Lanes break and stand still, mounts die: what happened happened once or not at all, and what was
-//! acknowledged is there.
+//! Whatever goes wrong by itself goes wrong, and mounts die: what happened happened once or not at
+//! all, and what was acknowledged is there.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{Stage, Step, end, timeless, without_time};
+use super::doubt::{Doubt, look, note_dirty, slot_of};
+use super::{LEASES, Stage, Step, end, timeless, without_time};
 use crate::errno::Errno;
 use crate::sim::generate::Random;
-use crate::sim::harness::{Site, Weather, World};
+use crate::sim::harness::{Site, Trouble, Weather, World};
 use crate::sim::model::Model;
-use crate::sim::ops::{Executor, Judge, Op, Path, Slot, Summary, tree_difference};
+use crate::sim::ops::{Executor, Judge, Op, Reply, Slot, tree_difference};
 use crate::time::Wall;
 
-type Tree = BTreeMap<Path, Summary>;
-
-/// The tree as it is when everything has come to rest.
-pub(super) fn look<S: Site>(world: &mut World<S>) -> Tree {
-    world.settle();
-    let weather = world.set_weather(Weather::CALM);
-    let tree = world.fs(0).tree();
-    world.set_weather(weather);
-    tree
-}
-
-fn close_all(model: &mut Model) {
-    for (slot, _) in model.slots() {
-        model.apply(&Op::Close { slot }, Wall(0));
-    }
-}
-
-/// What happened happened once or not at all, and what was acknowledged outlives a crash.
+/// What happened happened once or not at all, and what was acknowledged outlives a crash. What a
+/// server has lost that had acknowledged it is the end of what was done, not some of its middle.
 pub fn in_a_storm<S: Site>(stage: &Stage<S>, steps: &[Step<S>]) -> Option<String> {
-    let mut world = stage.world();
-    let mut model = stage.model();
-    let mut judge = Judge::default();
-    let mut dies = false;
-    // Slots through which something was written that nobody has acknowledged yet.
-    let mut dirty: BTreeSet<Slot> = BTreeSet::new();
+    let mut storm = Storm {
+        stage,
+        world: stage.world(),
+        model: stage.model(),
+        judge: Judge::default(),
+        dirty: BTreeSet::new(),
+        past: Vec::new(),
+        synced: 0,
+        dying: false,
+    };
     for (n, step) in steps.iter().enumerate() {
-        let now = Wall(n as i64 + 1);
-        let op = match step {
-            Step::Run(_, op) => op,
+        let done = match step {
+            Step::Run(at, op) => storm.run(n, *at, op),
             Step::Crash(at) => {
-                world.doom(*at, 1 + Random(stage.seed).next() % 24);
-                dies = true;
+                storm.world.doom(*at, 1 + Random(stage.seed ^ n as u64).next() % 24);
+                storm.dying = true;
+                Ok(())
+            }
+            Step::Look => storm.look_everywhere(),
+            other => Err(format!("not in this play: {other:?}")),
+        };
+        if let Err(why) = done {
+            return Some(format!("step {n}, {step:?}: {why}"));
+        }
+    }
+    storm.world.set_weather(Weather::CALM);
+    storm.world.relieve();
+    end(&mut storm.world)
+}
+
+struct Storm<'a, S: Site> {
+    stage: &'a Stage<S>,
+    world: World<S>,
+    model: Model,
+    judge: Judge,
+    /// Slots through which something was written that nobody has acknowledged yet.
+    dirty: BTreeSet<Slot>,
+    /// What a loss may go back to: the model and what was dirty, before the step of this number.
+    past: Vec<(usize, Model, BTreeSet<Slot>)>,
+    /// What is before this step has been made durable.
+    synced: usize,
+    /// A mount dies in the next operation.
+    dying: bool,
+}
+
+impl<S: Site> Storm<'_, S> {
+    fn run(&mut self, n: usize, at: usize, op: &Op) -> Result<(), String> {
+        self.world.mark(n);
+        if self.may(Trouble::Loss) {
+            let floor = self.world.secured().max(self.synced);
+            self.past.retain(|(step, ..)| *step >= floor);
+            self.past.push((n, self.model.clone(), self.dirty.clone()));
+        }
+        let before = self.model.clone();
+        let (losses, said) = (self.world.losses(), self.world.notices(at).len());
+        let now = Wall(n as i64 + 1);
+        let should = without_time(self.model.apply(op, now));
+        let is = self.world.fs(at).run(op, now);
+        note_dirty(&mut self.dirty, op, is.is_ok());
+        let dying = core::mem::take(&mut self.dying);
+        if self.world.losses() > losses {
+            return self.after_a_loss(at, op, dying);
+        }
+        if dying {
+            // It may have ended in the middle, or done it all and died afterwards.
+            self.dirty.extend(slot_of(op));
+            let doubt = Doubt::new([before, self.model.clone()], &self.dirty);
+            self.model = doubt.after_a_crash(&mut self.world, at)?;
+            self.begin_anew();
+            return Ok(());
+        }
+        if self.is_of_unknown_fate(at, said, &is)? {
+            // Where connections are all that fails, what waits is written yet.
+            let lasting = [Trouble::Refusal, Trouble::Full].iter().any(|it| self.may(*it));
+            if lasting {
+                self.dirty.extend(slot_of(op));
+            } else {
+                self.dirty.clear();
+            }
+            let doubt = Doubt::new([before, self.model.clone()], &self.dirty);
+            self.model = doubt.settle(&mut self.world)?;
+            self.begin_anew();
+            return Ok(());
+        }
+        let last = |world: &World<S>| world.notices(at).last().cloned();
+        self.judge
+            .judge(op, &should, &is)
+            .map_err(|why| format!("{why}; {:?}", last(&self.world)))?;
+        self.note_synced(op);
+        if (n + 1).is_multiple_of(self.stage.every) {
+            let losses = self.world.losses();
+            let is = look(&mut self.world, at);
+            debug_assert_eq!(losses, self.world.losses(), "good weather");
+            let mut should = self.model.tree();
+            timeless(&mut should);
+            tree_difference(&should, &is).map_or(Ok(()), Err)?;
+        }
+        Ok(())
+    }
+
+    fn may(&self, trouble: Trouble) -> bool {
+        self.stage.weather.rate(trouble) > 0
+    }
+
+    /// Whether an operation has failed for want of a server, and somebody said so.
+    fn is_of_unknown_fate(&self, at: usize, said: usize, is: &Reply) -> Result<bool, String> {
+        let said = |words: &str| {
+            self.world.notices(at)[said..].iter().any(|notice| notice.text.contains(words))
+        };
+        match is {
+            Err(Errno::ENOSPC) if self.may(Trouble::Full) => Ok(true),
+            Err(Errno::EIO) if said("gave up") => Ok(true),
+            Err(Errno::EIO) if self.may(Trouble::Refusal) && said("the server says") => Ok(true),
+            Err(Errno::EIO) => Err(String::from("EIO, and nobody said why")),
+            _ => Ok(false),
+        }
+    }
+
+    /// A server went on without what it had acknowledged last, in the midst of an operation.
+    fn after_a_loss(&mut self, at: usize, op: &Op, dying: bool) -> Result<(), String> {
+        let floor = self.world.secured().max(self.synced);
+        let mut doubt = Doubt::new([self.model.clone()], &self.dirty);
+        for (step, model, dirty) in self.past.drain(..) {
+            if step < floor {
                 continue;
             }
-            other => return Some(format!("not in this play: {other:?}")),
+            // On its way, and applied to what was left.
+            let mut with = model.clone();
+            with.apply(op, Wall(0));
+            doubt.add(with, &dirty);
+            doubt.add(model, &dirty);
+        }
+        doubt.contents_differ();
+        self.model = match dying {
+            true => doubt.after_a_crash(&mut self.world, at)?,
+            false => doubt.settle(&mut self.world)?,
         };
-        let before = model.clone();
-        let said = world.notices(0).len();
-        let should = without_time(model.apply(op, now));
-        let is = world.fs(0).run(op, now);
-        note_dirty(&mut dirty, op, is.is_ok());
-        if dies {
-            // It may have ended in the middle, or done it all and died afterwards.
-            dirty.extend(slot_of(op));
-            return after_the_crash(&mut world, [before, model], &dirty);
-        }
-        if is == Err(Errno::EIO) {
-            let gave_up = |text: &str| text.contains("gave up");
-            if !world.notices(0)[said..].iter().any(|notice| gave_up(&notice.text)) {
-                return Some(format!("step {n}: EIO, and nobody gave up"));
-            }
-            model = match one_of_two(&mut world, before, model) {
-                Ok(model) => model,
-                Err(why) => return Some(format!("step {n}: {why}")),
-            };
-            (judge, dirty) = (Judge::default(), BTreeSet::new());
-            continue;
-        }
-        if let Err(why) = judge.judge(op, &should, &is) {
-            return Some(format!("step {n}, {op:?}: {why}; {:?}", world.notices(0).last()));
-        }
-        if (n + 1) % stage.every == 0 {
-            let mut should = model.tree();
-            timeless(&mut should);
-            if let Some(why) = tree_difference(&should, &look(&mut world)) {
-                return Some(format!("step {n}: {why}"));
-            }
-        }
+        self.world.secure_all();
+        self.begin_anew();
+        Ok(())
     }
-    world.set_weather(Weather::CALM);
-    end(&mut world)
-}
 
-/// Which of the two an operation of unknown fate has come to.
-fn one_of_two<S: Site>(
-    world: &mut World<S>,
-    mut before: Model,
-    mut after: Model,
-) -> Result<Model, String> {
-    // What lost its last name in an operation of unknown fate cannot be found again by those who
-    // have it open.
-    world.settle();
-    world.fs(0).close_all();
-    close_all(&mut before);
-    close_all(&mut after);
-    let is = look(world);
-    let differs = |model: &Model| {
-        let mut should = model.tree();
+    fn begin_anew(&mut self) {
+        (self.judge, self.dirty) = (Judge::default(), BTreeSet::new());
+    }
+
+    /// What was as it is now when something was made durable stays as it is.
+    fn note_synced(&mut self, op: &Op) {
+        let Op::Fsync { slot } = op else { return };
+        if !S::KEEPS_SYNCED {
+            return;
+        }
+        let same = |it: &&(usize, Model, _)| it.1.holds_file_of(&self.model, *slot);
+        let since = self.past.iter().rev().take_while(same).last();
+        self.synced = self.synced.max(since.map_or(usize::MAX, |it| it.0).min(self.now()));
+    }
+
+    /// The number of the step after the last.
+    fn now(&self) -> usize {
+        self.past.last().map_or(0, |it| it.0 + 1)
+    }
+
+    /// Every mount shows the same when all has come to rest.
+    fn look_everywhere(&mut self) -> Result<(), String> {
+        let mut should = self.model.tree();
         timeless(&mut should);
-        tree_difference(&should, &is)
-    };
-    match (differs(&before), differs(&after)) {
-        (_, None) => Ok(after),
-        (None, _) => Ok(before),
-        (Some(not), Some(done)) => Err(format!("neither undone ({not}) nor done ({done})")),
-    }
-}
-
-pub(super) fn slot_of(op: &Op) -> Option<Slot> {
-    match op {
-        Op::Open { slot, .. }
-        | Op::Close { slot }
-        | Op::Write { slot, .. }
-        | Op::FTruncate { slot, .. }
-        | Op::Fallocate { slot, .. }
-        | Op::CopyRange { to: slot, .. } => Some(*slot),
-        _ => None,
-    }
-}
-
-pub(super) fn note_dirty(dirty: &mut BTreeSet<Slot>, op: &Op, done: bool) {
-    match op {
-        Op::Write { slot, .. } => {
-            dirty.insert(*slot);
-        }
-        Op::Open { slot, how, .. } if how.truncate => {
-            dirty.insert(*slot);
-        }
-        Op::Close { slot } | Op::Fsync { slot } if done => {
-            dirty.remove(slot);
-        }
-        _ => {}
-    }
-}
-
-/// What must be there after a crash: all names and attributes, and the contents that a close or
-/// fsync has acknowledged; attributes may travel with contents.
-pub(super) fn after_the_crash<S: Site>(
-    world: &mut World<S>,
-    models: [Model; 2],
-    dirty: &BTreeSet<Slot>,
-) -> Option<String> {
-    // All names of a file that was written.
-    let written = |model: &Model| {
-        let tree = model.tree();
-        let open = model.open_paths().into_iter().filter(|(slot, _)| dirty.contains(slot));
-        let firsts: BTreeSet<Option<Path>> =
-            open.filter_map(|(_, path)| Some(tree.get(&path)?.first.clone())).collect();
-        let names = tree.into_iter().filter(|(_, summary)| firsts.contains(&summary.first));
-        names.map(|(path, _)| path).collect::<Vec<_>>()
-    };
-    let unsure: BTreeSet<Path> = models.iter().flat_map(written).collect();
-    world.set_weather(Weather::CALM);
-    world.crash(0);
-    let mut is = look(world);
-    let mut why = Vec::new();
-    for mut model in models {
-        close_all(&mut model);
-        let mut should = model.tree();
-        timeless(&mut should);
-        for path in &unsure {
-            for tree in [&mut should, &mut is] {
-                if let Some(summary) = tree.get_mut(path) {
-                    (summary.size, summary.contents) = (0, None);
-                    (summary.perm, summary.uid, summary.gid) = (0, 0, 0);
-                }
+        let weather = self.world.set_weather(Weather::CALM);
+        self.world.relieve();
+        self.world.sleep(LEASES);
+        for at in 0..self.world.mounts() {
+            if let Some(why) = tree_difference(&should, &look(&mut self.world, at)) {
+                return Err(format!("mount {at}: {why}"));
             }
         }
-        match tree_difference(&should, &is) {
-            None => return end(world),
-            Some(difference) => why.push(difference),
-        }
+        self.world.set_weather(weather);
+        Ok(())
     }
-    Some(format!("after the crash neither undone nor done: {why:?}"))
 }

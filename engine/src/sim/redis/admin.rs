@@ -164,7 +164,7 @@ pub(super) fn script_flush(cx: &mut Cx<'_>, args: &[Bytes]) -> Answer {
     if args.len() > 3 || !matches!(mode.as_deref(), None | Some(b"sync" | b"async")) {
         return Err(fail("ERR SCRIPT FLUSH only support SYNC|ASYNC option"));
     }
-    cx.server.loaded.clear();
+    cx.server.forget_scripts();
     Ok(status("OK"))
 }
 

@@ -44,6 +44,7 @@ mod command;
 mod cx;
 mod db;
 mod dict;
+mod faults;
 mod hashes;
 mod keyspace;
 mod lists;

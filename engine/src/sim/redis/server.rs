@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::cx::Cx;
 use super::db::Db;
+use super::faults::Faults;
 use super::tracking::{Tracked, Tracking};
 use super::{Answer, OOM, command, fail, scripts};
 use crate::backend::redis::{Command, Push, Reply};
@@ -50,6 +51,7 @@ pub struct Server {
     pub(super) tracking: Tracking,
     /// The digests of the scripts that were loaded.
     pub(super) loaded: BTreeSet<String>,
+    pub(super) faults: Faults,
     pub(super) now: Now,
     pub(super) started: Mono,
     pub(super) version: u64,
@@ -66,6 +68,8 @@ pub(super) struct Client {
     pub(super) tracked: Option<Tracked>,
     pub(super) channels: BTreeSet<Bytes>,
     pub(super) pushes: VecDeque<Push>,
+    /// Scripts whose text it has sent.
+    pub(super) scripts: BTreeSet<&'static str>,
 }
 
 impl Default for Client {
@@ -77,6 +81,7 @@ impl Default for Client {
             tracked: None,
             channels: BTreeSet::new(),
             pushes: VecDeque::new(),
+            scripts: BTreeSet::new(),
         }
     }
 }
@@ -110,6 +115,7 @@ impl Server {
             clients: BTreeMap::new(),
             tracking: Tracking::default(),
             loaded: BTreeSet::new(),
+            faults: Faults::default(),
             now,
             started: now.mono,
             version: 0,
