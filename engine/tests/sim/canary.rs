@@ -1,6 +1,7 @@
 //! Faults that are put in on purpose: each must be noticed.
 
-use dbmount_engine::sim::harness::{Bucket, Disk, Keyspace, Sabotage, Site, Weather};
+use dbmount_engine::Config;
+use dbmount_engine::sim::harness::{Bucket, Disk, Keyspace, Sabotage, Site, Trouble, Weather};
 use dbmount_engine::sim::play::{
     Stage, Step, against_model, as_one, in_a_storm, operations, turns,
 };
@@ -77,14 +78,36 @@ fn a_close_that_is_answered_early_is_noticed() {
 }
 
 #[test]
-fn a_bound_on_memory_that_is_ignored_is_noticed() {
+fn an_fsync_that_a_crash_of_the_server_takes_back_is_noticed() {
+    let weather = Weather::BREEZE.with(Trouble::Loss);
+    let stage = |seed| Stage::<Bucket>::new(seed, weather);
+    is_noticed(Sabotage::SyncsUnsafe, 4000..4060, stage, |it| operations(it, 100), in_a_storm);
+}
+
+#[test]
+fn what_is_left_over_is_noticed() {
+    alone::<Disk>(Sabotage::LeftoversKept);
+}
+
+#[test]
+fn a_failure_that_nobody_speaks_of_is_noticed() {
+    in_storms::<Keyspace>(Sabotage::NoticesLost);
+}
+
+fn small(sabotage: Sabotage, make_small: fn(&mut Config)) {
     let stage = |seed| {
         let mut stage = Stage::<Keyspace>::new(seed, Weather::BREEZE);
-        stage.setups[0].config.dirty_bytes = 8192;
+        make_small(&mut stage.setups[0].config);
         stage
     };
-    let script = |it: &Stage<Keyspace>| operations(it, 120);
-    is_noticed(Sabotage::DirtUnbounded, 0..20, stage, script, against_model);
+    is_noticed(sabotage, 0..20, stage, |it| operations(it, 120), against_model);
+}
+
+#[test]
+fn a_bound_on_memory_that_is_ignored_is_noticed() {
+    small(Sabotage::DirtUnbounded, |config| config.dirty_bytes = 8192);
+    small(Sabotage::BlocksUnbounded, |config| config.cache_bytes = 4096);
+    small(Sabotage::FactsUnbounded, |config| config.fact_entries = 8);
 }
 
 #[test]

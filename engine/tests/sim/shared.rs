@@ -8,7 +8,7 @@ use dbmount_engine::backend::redis::Command;
 use dbmount_engine::keys::name::Naming;
 use dbmount_engine::keys::{Attrs, Options};
 use dbmount_engine::sim::generate::Random;
-use dbmount_engine::sim::harness::{CALLER, Weather};
+use dbmount_engine::sim::harness::{CALLER, Tally, Trouble, Weather};
 use dbmount_engine::sim::ops::Executor;
 use dbmount_engine::sim::play::{as_one, end, turns};
 
@@ -93,6 +93,7 @@ pub(crate) fn as_the_keys(stage: &Stage, steps: &[Step]) -> Option<String> {
             }
             Step::Sleep(time) => world.sleep(*time),
             _ => {
+                let weather = world.set_weather(stage.weather.untroubled());
                 // Keys go when their time comes, not only when somebody looks.
                 world.sleep(Duration::from_micros(1));
                 for at in 0..world.mounts() {
@@ -108,9 +109,11 @@ pub(crate) fn as_the_keys(stage: &Stage, steps: &[Step]) -> Option<String> {
                         return Some(format!("step {n}, mount {at}: {why}"));
                     }
                 }
+                world.set_weather(weather);
             }
         }
     }
+    world.set_weather(Weather::CALM);
     end(&mut world)
 }
 
@@ -120,6 +123,18 @@ fn a_mount_shows_what_the_keys_imply() {
         let stage = stage(seed, 1 + seed as usize % 2);
         check(&stage, turns(&stage, 120, foreign), as_the_keys);
     }
+}
+
+#[test]
+fn a_mount_shows_what_evictions_leave() {
+    let tally = Tally::default();
+    for seed in 7100..7120 {
+        let mut stage = stage(seed, 1 + seed as usize % 2);
+        stage.weather = Weather::BREEZE.with(Trouble::Eviction);
+        stage.tally = tally.clone();
+        check(&stage, turns(&stage, 120, foreign), as_the_keys);
+    }
+    assert_eq!(tally.missing(&[Trouble::Eviction]), []);
 }
 
 #[test]
