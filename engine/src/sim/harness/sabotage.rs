@@ -111,8 +111,12 @@ impl Sabotage {
             return;
         }
         match self {
-            // The script takes the empty key for a plan that may be applied twice.
-            Sabotage::TokensForgotten => keys[0] = Bytes::new(),
+            // A plan that may be applied twice has an empty key of its token in the one layout, and
+            // an empty slot in the other.
+            Sabotage::TokensForgotten => {
+                keys[0] = Bytes::new();
+                args[0] = Bytes::new();
+            }
             // `room 0` always holds.
             Sabotage::EmptinessUnchecked => {
                 for at in 0..args.len().saturating_sub(1) {
