@@ -21,6 +21,9 @@ use super::{GridFs, Ticket};
 /// Chunks are asked for so many bytes a query.
 const REPLY_BYTES: u64 = 8 << 20;
 
+/// How often a file is read again whose length is another one each time: somebody keeps appending.
+const ATTEMPTS: u32 = 16;
+
 /// A range on its way here.
 #[derive(Clone, Debug)]
 pub struct Reading {
@@ -31,6 +34,9 @@ pub struct Reading {
     content: Content,
     /// The document was asked for along with the chunks.
     again: bool,
+    /// It says that somebody is writing: the last chunk may be ahead of the length.
+    writing: bool,
+    attempts: u32,
 }
 
 impl GridFs {
@@ -99,6 +105,7 @@ impl GridFs {
             let what = format!("reading {}", self.describe(reading.ino));
             return Step::Fail(self.refused(&error, &what));
         }
+        let length = reading.content.length;
         if reading.again {
             let (docs, _) = replies.first().map(Reply::batch).unwrap_or_default();
             let Some(doc) = docs.first() else {
@@ -107,7 +114,9 @@ impl GridFs {
             let Ok(FileDoc { id, content: Ok(content), whose, .. }) = FileDoc::parse(doc) else {
                 return Step::fail(Errno::EIO);
             };
-            if matches!(whose, Whose::Ours(_)) {
+            reading.writing = false;
+            if let Whose::Ours(inode) = whose {
+                reading.writing = inode.writing;
                 self.see(doc, None, cx);
             }
             let moved = id != reading.id || content.chunk != reading.content.chunk;
@@ -122,8 +131,13 @@ impl GridFs {
         let docs: Vec<Doc> = of_chunks.flat_map(|reply| reply.batch().0).collect();
         match assemble(&docs, &reading) {
             Ok(data) => Step::Done(Outcome::Data(data)),
-            Err(_) if !reading.again => {
+            // What was appended between the two looks shows in the length at the next.
+            Err(_)
+                if !reading.again
+                    || (reading.content.length != length && reading.attempts < ATTEMPTS) =>
+            {
                 reading.again = true;
+                reading.attempts += 1;
                 self.ask_chunks(reading)
             }
             Err(what) => {
@@ -175,9 +189,9 @@ fn assemble(docs: &[Doc], reading: &Reading) -> Result<Data, String> {
         if data.len() < must {
             return Err(format!("chunk {want} is {} bytes instead of {must}", data.len()));
         }
-        // One that is longer has been appended to since, or is another writer's mistake: what
-        // the length says counts.
-        if want + 1 < content.chunks() && data.len() > must {
+        // A writer puts chunks before the length that reveals them, and says so meanwhile.
+        let ahead = reading.writing && want + 1 == content.chunks();
+        if data.len() > must && !ahead {
             return Err(format!("chunk {want} is {} bytes instead of {must}", data.len()));
         }
         parts.push(data.slice(..must));
@@ -210,7 +224,8 @@ mod tests {
     fn reading(offset: u64, len: u64, length: u64) -> Reading {
         let id = Id::of(&Value::Int32(1)).unwrap();
         let content = Content { length, chunk: 4 };
-        Reading { ino: Ino(5), offset, len, id, content, again: false }
+        let (again, writing, attempts) = (false, false, 0);
+        Reading { ino: Ino(5), offset, len, id, content, again, writing, attempts }
     }
 
     #[test]
@@ -222,9 +237,10 @@ mod tests {
         assert_eq!((data.offset, &data.bytes[..], data.end), (4, &b"4567"[..], false));
         let data = assemble(&[], &reading(10, 5, 10)).unwrap();
         assert!(data.end && data.bytes.is_empty());
-        // Appended to by another since the length was read.
+        // Another is appending to it.
         let longer = [chunk(Value::Int32(2), b"89ab")];
-        assert_eq!(&assemble(&longer, &reading(8, 4, 10)).unwrap().bytes[..], b"89");
+        let appending = Reading { writing: true, ..reading(8, 4, 10) };
+        assert_eq!(&assemble(&longer, &appending).unwrap().bytes[..], b"89");
     }
 
     #[test]
@@ -240,8 +256,14 @@ mod tests {
             (alloc::vec![chunk(Value::Int32(-1), b"0123")], "a chunk has no number"),
             (alloc::vec![Doc::empty()], "a chunk has no number"),
         ] {
-            let error = assemble(&docs, &reading(0, 8, 10)).unwrap_err();
-            assert!(error.starts_with(what), "{error}, not {what}");
+            for writing in [false, true] {
+                let reading = Reading { writing, ..reading(0, 8, 10) };
+                let error = assemble(&docs, &reading).unwrap_err();
+                assert!(error.starts_with(what), "{error}, not {what}");
+            }
         }
+        let longer = [chunk(Value::Int32(2), b"89ab")];
+        let error = assemble(&longer, &reading(8, 4, 10)).unwrap_err();
+        assert_eq!(error, "chunk 2 is 4 bytes instead of 2", "and nobody is writing");
     }
 }

@@ -127,6 +127,8 @@ pub(super) struct Inode {
     pub(super) gone: bool,
     /// Old revisions of it are kept.
     pub(super) revisions: bool,
+    /// Its chunks and its length do not fit to each other: somebody is writing.
+    pub(super) writing: bool,
     /// The names of its extended attributes.
     pub(super) xattrs: Vec<Name>,
 }
@@ -285,6 +287,7 @@ impl Inode {
             writer: None,
             gone: false,
             revisions: false,
+            writing: false,
             xattrs: Vec::new(),
         };
         let mut dir_nlink = 2;
@@ -319,6 +322,7 @@ impl Inode {
                 b"w" => inode.writer = value.as_doc().and_then(token),
                 b"gone" => inode.gone = true,
                 b"revs" => inode.revisions = true,
+                b"wr" => inode.writing = true,
                 b"xattrs" => inode.xattrs = xattr_names(value),
                 _ => {}
             }
