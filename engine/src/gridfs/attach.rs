@@ -28,8 +28,8 @@ pub enum Stage {
     Looking,
     /// Indexes and the root.
     Making(Attached),
-    /// The files of other programs.
-    Loading(Attached),
+    /// The files of other programs, and how often that was begun anew.
+    Loading(Attached, u32),
 }
 
 /// An index: its name, keys (1 each), whether it is unique, and the field that must exist.
@@ -52,6 +52,13 @@ const FILES_INDEXES: [Index; 8] = [
     ("dbmount_moved", &["metadata.dbmount.moved"], false, Some("metadata.dbmount.moved")),
 ];
 const CHUNKS_INDEX: Index = ("files_id_1_n_1", &["files_id", "n"], true, None);
+
+/// `CursorNotFound`, `CursorKilled`, `QueryPlanKilled`: the server that had the cursor is not there
+/// any more, or is no primary any more.
+const CURSOR_GONE: [i32; 3] = [43, 237, 175];
+/// So often the index of foreign files is begun anew: elections do not follow on each other for
+/// ever.
+const SCANS: u32 = 8;
 
 /// `IndexOptionsConflict` and `IndexKeySpecsConflict`: somebody made it under another name.
 const EXISTS: [i32; 2] = [85, 86];
@@ -76,7 +83,7 @@ impl GridFs {
         match stage {
             Stage::Looking => self.looked(replies, cx),
             Stage::Making(attached) => self.made(attached, replies),
-            Stage::Loading(attached) => self.loading(attached, replies, cx),
+            Stage::Loading(attached, scans) => self.loading(attached, scans, replies, cx),
         }
     }
 
@@ -198,12 +205,12 @@ impl GridFs {
             }
         }
         let commands = alloc::vec![self.scan_foreign()];
-        Step::Work(Self::work(Lane::Meta, commands, Ticket::Attach(Stage::Loading(attached))))
+        Step::Work(Self::work(Lane::Meta, commands, Ticket::Attach(Stage::Loading(attached, 0))))
     }
 
     fn load(&mut self, attached: Attached, _cx: &mut Cx<Mongo>) -> Step<Self> {
         let commands = alloc::vec![self.scan_foreign()];
-        Step::Work(Self::work(Lane::Meta, commands, Ticket::Attach(Stage::Loading(attached))))
+        Step::Work(Self::work(Lane::Meta, commands, Ticket::Attach(Stage::Loading(attached, 0))))
     }
 
     /// All documents without an inode. `null` matches what is missing, and has an index.
@@ -223,9 +230,21 @@ impl GridFs {
         Command::of("getMore", body)
     }
 
-    fn loading(&mut self, attached: Attached, replies: &[Reply], cx: &mut Cx<Mongo>) -> Step<Self> {
+    fn loading(
+        &mut self,
+        attached: Attached,
+        scans: u32,
+        replies: &[Reply],
+        cx: &mut Cx<Mongo>,
+    ) -> Step<Self> {
         let Some(reply) = replies.first() else { return odd("reading the bucket") };
         if let Some(error) = reply.error() {
+            if CURSOR_GONE.contains(&error.code) && scans < SCANS {
+                self.foreign = super::Foreign::default();
+                let commands = alloc::vec![self.scan_foreign()];
+                let ticket = Ticket::Attach(Stage::Loading(attached, scans + 1));
+                return Step::Work(Self::work(Lane::Meta, commands, ticket));
+            }
             return refused(format!("the bucket cannot be read: {error}"));
         }
         let (docs, cursor) = reply.batch();
@@ -234,7 +253,7 @@ impl GridFs {
         }
         if cursor != 0 && self.foreign.len() < self.options.foreign_files {
             let commands = alloc::vec![self.scan_more(cursor)];
-            let ticket = Ticket::Attach(Stage::Loading(attached));
+            let ticket = Ticket::Attach(Stage::Loading(attached, scans));
             return Step::Work(Self::work(Lane::Meta, commands, ticket));
         }
         self.live.scanned(cx);
