@@ -207,7 +207,12 @@ impl GridFs {
                 write_text("target", &node.target, it);
             }
             write_token("w", token, it);
-            it.end().end().end().end().end().end().end().end();
+            it.end().end().end().end().end().end().end();
+            if node.attr.kind != Kind::File {
+                // GridFUSE's, which would not follow renames: only files have one.
+                it.begin("1").str("$unset", "filename").end();
+            }
+            it.end();
         });
         update.expecting(Expect::Count(1))
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use dbmount_engine::backend::redis::Command;
 use dbmount_engine::keys::Attrs;
 use dbmount_engine::op::{RenameMode, XattrMode};
-use dbmount_engine::sim::harness::{LoneBucket, Weather};
+use dbmount_engine::sim::harness::{Bucket, LoneBucket, Weather};
 use dbmount_engine::sim::ops::{How, Op, Path, Slot};
 use dbmount_engine::sim::play::{self, against_model, as_one, broken_everywhere};
 
@@ -217,6 +217,22 @@ fn a_directory_in_the_place_of_another_is_seen_by_the_other_mount() {
         ];
         check(&stage, steps, as_one);
     }
+}
+
+#[test]
+fn a_rewrite_that_is_published_late_does_not_take_back_a_change_time() {
+    let stage = play::Stage::<Bucket>::new(1, Weather::CALM);
+    let link = |from: &str, to: &str| Op::Link { from: path(from), to: path(to) };
+    let ops = vec![
+        create(5, "a", 0o644),
+        Op::FTruncate { slot: Slot(5), size: 55 },
+        truncate(0, "a"),
+        link("a", "b"),
+        close(5),
+        close(0),
+    ];
+    let steps = ops.into_iter().map(|op| play::Step::Run(0, op)).collect();
+    check(&stage, steps, against_model);
 }
 
 /// Played on a standalone, where nothing is all or none, with a break after each command.

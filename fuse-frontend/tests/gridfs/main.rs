@@ -18,6 +18,8 @@ mod elections;
 #[path = "../live/stack.rs"]
 mod everywhere;
 #[cfg(test)]
+mod gridfuse;
+#[cfg(test)]
 mod interchange;
 #[cfg(test)]
 mod live_view;

@@ -55,13 +55,21 @@ impl Mount {
     /// Of any source, with these variables in the environment.
     #[track_caller]
     pub(crate) fn of(source: &str, more: &[&str], variables: &[(&str, &str)]) -> Self {
+        Mount::named(&[source], more, variables)
+    }
+
+    /// Of what these arguments name.
+    #[track_caller]
+    pub(crate) fn named(source: &[&str], more: &[&str], variables: &[(&str, &str)]) -> Self {
         needs("fusermount3", "fuse3");
         let dir = tempfile::tempdir().unwrap();
         let point = dir.path().join("mnt");
         fs::create_dir(&point).unwrap();
         let point = point.canonicalize().unwrap();
         let log = dir.path().join("log");
-        let mut words = vec!["mount", "--foreground", source, point.to_str().unwrap()];
+        let mut words = vec!["mount", "--foreground"];
+        words.extend(source);
+        words.push(point.to_str().unwrap());
         words.extend(more);
         let mut child = program(&words)
             .envs(variables.iter().copied())

@@ -10,7 +10,7 @@ use crate::errno::Errno;
 use crate::layout::{Failure, Layout, Outcome, Step};
 use crate::time::Wall;
 
-use super::super::document::{Id, write_token};
+use super::super::document::{Id, number, write_token};
 use super::super::{GridFs, OURS, ours, statement};
 use super::{ATTEMPTS, Stage, Writing};
 
@@ -63,6 +63,8 @@ impl GridFs {
             Some(Value::DateTime(at)) => at.saturating_add(1),
             _ => i64::MIN,
         };
+        // Its names or owner may have changed since it was written.
+        let changed = inode.get("ctime").as_ref().and_then(number).unwrap_or(i64::MIN);
         let uploaded = uploaded.max(writing.mtime.0.div_euclid(1_000_000));
         let retire = statement(|it| {
             it.begin("q");
@@ -99,10 +101,10 @@ impl GridFs {
                 ("gid", attrs.gid.map(i64::from)),
                 ("atime", attrs.atime.map(|it| it.0)),
                 ("mtime", Some(attrs.mtime.unwrap_or(writing.mtime).0)),
-                ("ctime", Some(attrs.ctime.unwrap_or(writing.mtime).0)),
+                ("ctime", Some(attrs.ctime.unwrap_or(writing.mtime).0.max(changed))),
             ];
             let set = set.iter().filter_map(|(name, value)| Some((*name, (*value)?)));
-            let mut left_out = alloc::vec!["w", "revs"];
+            let mut left_out = alloc::vec!["w", "revs", "turn"];
             left_out.extend(set.clone().map(|(name, _)| name));
             copy_but(&inode, &left_out, it);
             for (name, value) in set {
