@@ -190,6 +190,13 @@ impl<L: Layout> Engine<L> {
         let append = append && self.layout.caps().append;
         let fh = self.new_handle(Handle::File { ino, errors_seen, append });
         let lease = self.layout.attr_lease(ino, self.layout.epoch());
+        if lease.is_zero() {
+            self.drop_blocks(ino);
+            // What is on its way was asked for before.
+            if let Some(file) = self.files.get_mut(&ino) {
+                file.writes += 1;
+            }
+        }
         let keep_cache = lease > self.cx.config.lease_polled;
         // The kernel would keep what is appended where it believes the end to be.
         Opened { fh, keep_cache, direct_io: append }

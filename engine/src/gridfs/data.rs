@@ -43,17 +43,28 @@ impl GridFs {
     pub(super) fn start_read(&mut self, ino: Ino, offset: u64, len: u32) -> Step<Self> {
         let Some((id, content)) = self.contents(ino) else { return Step::fail(Errno::ESTALE) };
         let Ok(content) = content else { return Step::fail(Errno::EIO) };
-        let reading = Reading { ino, offset, len: u64::from(len), id, content, again: false };
-        self.ask_chunks(reading)
+        let len = u64::from(len);
+        self.ask_chunks(Reading {
+            ino,
+            offset,
+            len,
+            id,
+            content,
+            again: false,
+            writing: false,
+            attempts: 0,
+        })
     }
 
-    /// Where the contents of an inode are: the revision that is being written, if there is one.
+    /// Where the contents of an inode are: the revision that is being written, if there is one,
+    /// or the one that readers have opened.
     pub(super) fn contents(&self, ino: Ino) -> Option<(Id, Result<Content, &'static str>)> {
         let node = self.tree.get(ino)?;
-        match &node.staged {
-            Some(staged) => Some((staged.id.clone(), Ok(staged.content))),
-            None => Some((node.id.clone()?, node.content)),
-        }
+        Some(match (&node.staged, &node.pinned) {
+            (Some(staged), _) => (staged.id.clone(), Ok(staged.content)),
+            (None, Some(pinned)) => (pinned.id.clone(), Ok(pinned.content)),
+            (None, None) => (node.id.clone()?, node.content),
+        })
     }
 
     fn ask_chunks(&mut self, reading: Reading) -> Step<Self> {
@@ -122,7 +133,10 @@ impl GridFs {
             let moved = id != reading.id || content.chunk != reading.content.chunk;
             (reading.id, reading.content) = (id, content);
             if moved {
-                // Another revision: its own chunks are wanted.
+                // Another revision, as the one that was opened is gone: its own chunks are wanted.
+                if let Some(node) = self.tree.get_mut(reading.ino) {
+                    node.unpin();
+                }
                 reading.again = false;
                 return self.ask_chunks(reading);
             }

@@ -385,9 +385,13 @@ impl GridFs {
             (None, Some(link)) => (link.parent, link.name.clone()),
             (None, None) => (Ino::ROOT, Name::from("/")),
         };
+        let open = cx.is_open(attr.ino);
         let node = self.tree.node(parent, &name, attr);
+        let pinned = node.seen(&id, content, open, cx.now.mono);
         if let Some(Staged { content, .. }) = &node.staged {
             attr.size = content.length;
+        } else if let Some(length) = pinned {
+            attr.size = length;
         }
         let known =
             |link: &super::document::Link| link.parent == node.parent && link.name == node.name;
@@ -434,12 +438,16 @@ impl GridFs {
         cx: &mut Cx<Mongo>,
     ) -> Attr {
         let Found { key, own, attr } = found;
-        let attr = self.uncounted(attr);
+        let mut attr = self.uncounted(attr);
         let entry = self.foreign.get(&key).filter(|_| own || attr.kind != Kind::Dir).cloned();
         let node = self.tree.node(dir, name, attr);
         (node.parent, node.name, node.attr) = (dir, name.clone(), attr);
         node.foreign = Some((key, own));
         let Some(entry) = entry else { return attr };
+        let open = cx.is_open(attr.ino);
+        if let Some(length) = node.seen(&entry.id, entry.content, open, cx.now.mono) {
+            (attr.size, node.attr.size) = (length, length);
+        }
         node.content = entry.content;
         let replaced = node.id.as_ref().is_some_and(|old: &Id| *old != entry.id);
         self.tree.set_id(attr.ino, &entry.id);

@@ -43,7 +43,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// command, so only a server that crashed in between leaves one.
 const ASIDE: Duration = Duration::from_secs(10);
 /// For how long the chunks of a replaced revision are kept for those who are reading it.
-const GRACE: Duration = Duration::from_secs(10);
+pub(super) const GRACE: Duration = Duration::from_secs(10);
 /// How often a server without a change stream is asked for other programs' files, at the most.
 const RESCAN_EVERY: Duration = Duration::from_secs(2);
 /// Asking takes at most this share of the time in between.
@@ -338,6 +338,9 @@ impl GridFs {
         let epoch = self.epoch;
         let Some(node) = self.tree.get_mut(ino) else { return };
         node.tainted = epoch;
+        // The kernel is told, and may be asked for them before that.
+        node.old_pages = true;
+        node.outdate(cx.now.mono);
         let name = (node.parent, node.name.clone());
         let links: Vec<_> = node.links.iter().map(|it| (it.parent, it.name.clone())).collect();
         cx.invalidate_inode(ino);

@@ -41,6 +41,7 @@
 //! | `list.rs` | directory pages |
 //! | `commit.rs`, `lower.rs` | plans to commands |
 //! | `adopt.rs` | other programs' files made inodes |
+//! | `pinned.rs` | who reads goes on reading the revision that was opened |
 //! | `data.rs`, `write.rs` | chunks read and written |
 //! | `write/publish.rs`, `write/commands.rs` | new revisions; chunks, lengths, marks |
 //! | `durable.rs` | what an fsync promises, and how it is kept |
@@ -62,6 +63,7 @@ mod list;
 mod live;
 mod lower;
 mod options;
+mod pinned;
 mod recorded;
 mod tree;
 mod whole;
@@ -345,7 +347,7 @@ impl Layout for GridFs {
         content.ok().map(|content| content.chunk).filter(|chunk| BLOCKS.contains(chunk))
     }
 
-    fn open(&mut self, ino: Ino, _write: bool) -> Result<(), Errno> {
+    fn open(&mut self, ino: Ino, write: bool) -> Result<(), Errno> {
         let Some(node) = self.tree.get(ino) else { return Err(Errno::ESTALE) };
         match node.content {
             Err(what) if node.attr.kind == Kind::File => {
@@ -353,11 +355,21 @@ impl Layout for GridFs {
                 self.live.say(format!("{}: {id}: {what}", self.describe(ino)));
                 Err(Errno::EIO)
             }
-            _ => Ok(()),
+            _ => {
+                if let Some(node) = self.tree.get_mut(ino) {
+                    node.pin(write);
+                }
+                Ok(())
+            }
         }
     }
 
-    fn read(&mut self, ino: Ino, offset: u64, len: u32, _cx: &mut Cx<Mongo>) -> Step<Self> {
+    fn read(&mut self, ino: Ino, offset: u64, len: u32, cx: &mut Cx<Mongo>) -> Step<Self> {
+        self.unpin_outdated(ino, cx);
+        if let Some(node) = self.tree.get_mut(ino) {
+            // The open has been answered, and the kernel's pages went with it.
+            node.unseen = false;
+        }
         self.start_read(ino, offset, len)
     }
 
@@ -433,8 +445,11 @@ impl Layout for GridFs {
     }
 
     fn attr_lease(&self, ino: Ino, since: Epoch) -> Duration {
-        let tainted = self.tree.get(ino).map_or(Epoch::default(), |node| node.tainted);
-        self.live.lease(tainted, since)
+        let node = self.tree.get(ino);
+        if node.is_some_and(|node| node.unseen || node.is_outlived()) {
+            return Duration::ZERO;
+        }
+        self.live.lease(node.map_or(Epoch::default(), |node| node.tainted), since)
     }
 
     fn epoch(&self) -> Epoch {

@@ -14,6 +14,7 @@ use crate::time::Mono;
 use super::document::{Content, Id, Link, blank};
 use super::durable::Ack;
 use super::foreign::{Key, below};
+use super::pinned::Pinned;
 
 /// Paths deeper than this are not followed: they are cycles.
 const DEPTH: usize = 4096;
@@ -43,6 +44,12 @@ pub(super) struct Node {
     pub(super) xattrs: Option<(Vec<Name>, Epoch, Mono)>,
     /// Old revisions of it are kept under its `filename`.
     pub(super) revisions: bool,
+    /// What its readers have opened, see `pinned.rs`.
+    pub(super) pinned: Option<Pinned>,
+    /// The kernel may have pages of contents that are no more.
+    pub(super) old_pages: bool,
+    /// It was opened anew, and what the kernel knows of its attributes may be older than that.
+    pub(super) unseen: bool,
     /// A new revision that is being written.
     pub(super) staged: Option<Staged>,
     /// Since when its document says that this mount is writing it (see `wr`), from its first
@@ -79,6 +86,9 @@ impl Node {
             over: None,
             xattrs: None,
             revisions: false,
+            pinned: None,
+            old_pages: false,
+            unseen: false,
             staged: None,
             marked: None,
             gone: false,
@@ -109,6 +119,13 @@ impl Tree {
 
     pub(super) fn get_mut(&mut self, ino: Ino) -> Option<&mut Node> {
         self.nodes.get_mut(&ino)
+    }
+
+    /// See `Node::unpin`.
+    pub(super) fn unpin(&mut self, ino: Ino) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.unpin();
+        }
     }
 
     pub(super) fn by_id(&self, id: &Id) -> Option<Ino> {

@@ -95,6 +95,7 @@ impl GridFs {
         out: &WriteOut,
         cx: &mut Cx<Mongo>,
     ) -> Step<Self> {
+        self.tree.unpin(ino);
         let Some((id, Ok(content))) = self.contents(ino) else {
             return Step::Fail(self.vanished(ino, "writing"));
         };
@@ -189,6 +190,7 @@ impl GridFs {
         token: Token,
         cx: &mut Cx<Mongo>,
     ) -> Step<Self> {
+        self.tree.unpin(ino);
         let Some((id, Ok(old))) = self.contents(ino) else {
             return Step::Fail(self.vanished(ino, "resizing"));
         };
@@ -446,6 +448,7 @@ impl GridFs {
             self.acknowledged(writing.ino, writing.token);
         }
         if let Some(node) = self.tree.get_mut(writing.ino) {
+            node.unpin();
             match &mut node.staged {
                 Some(staged) if writing.staged => staged.content = writing.new,
                 _ => {

@@ -16,6 +16,7 @@ on_both!(
     an_edit_keeps_what_is_the_users,
     a_reader_of_the_bucket_never_meets_a_mixture,
     a_reader_of_the_mount_never_meets_a_mixture,
+    another_mount_never_meets_a_mixture,
 );
 
 /// Everything of the GridFS specification that a files document and its chunks must be.
@@ -229,6 +230,64 @@ print(reads, len(seen))
     std::io::Read::read_to_string(&mut reader.stdout.take().unwrap(), &mut said).unwrap();
     println!("{rewrites} rewrites; reads, different contents: {said}");
     mount.end();
+    server.checks_clean();
+}
+
+fn another_mount_never_meets_a_mixture(server: &Server) {
+    let (writer, reader) = (Mount::new(server), Mount::new(server));
+    fs::write(writer.at("f"), vec![b'a'; MUCH]).unwrap();
+    until("the other has it", || reader.at("f").exists());
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let mut seen = std::collections::BTreeSet::new();
+    let (rewrites, reads) = std::thread::scope(|scope| {
+        let writing = scope.spawn(|| {
+            let mut rewrites = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let data = vec![
+                    b'a' + (rewrites % 26) as u8;
+                    if rewrites % 3 == 0 { 300_000 } else { MUCH }
+                ];
+                if rewrites % 4 != 0 {
+                    fs::write(writer.at("f"), data).unwrap();
+                } else {
+                    fs::write(writer.at("g"), data).unwrap();
+                    fs::rename(writer.at("g"), writer.at("f")).unwrap();
+                }
+                rewrites += 1;
+            }
+            rewrites
+        });
+        let start = Instant::now();
+        let (mut reads, mut wrong) = (0, None);
+        while start.elapsed() < REWRITING && wrong.is_none() && !writing.is_finished() {
+            // Piece by piece, so that a rewrite comes in between.
+            let mut data = Vec::new();
+            let mut file = File::open(reader.at("f")).unwrap();
+            let mut piece = vec![0; 50_000];
+            loop {
+                match std::io::Read::read(&mut file, &mut piece).unwrap() {
+                    0 => break,
+                    n => data.extend_from_slice(&piece[..n]),
+                }
+            }
+            let whole = [300_000, MUCH].contains(&data.len());
+            if !whole || data.iter().any(|byte| *byte != data[0]) {
+                wrong =
+                    Some(format!("{} bytes, {:?} to {:?}", data.len(), data.first(), data.last()));
+            }
+            seen.extend(data.first().copied());
+            reads += 1;
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let rewrites = writing.join().unwrap();
+        assert_eq!(wrong, None, "a mixture");
+        (rewrites, reads)
+    });
+    println!("{rewrites} rewrites; {reads} reads of {} contents", seen.len());
+    let newest = fs::read(writer.at("f")).unwrap();
+    until("the newest shows", || fs::read(reader.at("f")).unwrap() == newest);
+    writer.end();
+    reader.end();
     server.checks_clean();
 }
 

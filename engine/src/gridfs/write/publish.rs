@@ -136,6 +136,8 @@ impl GridFs {
     pub(super) fn published(&mut self, writing: Writing) -> Step<Self> {
         if let Some(node) = self.tree.get_mut(writing.ino) {
             node.staged = None;
+            // What this mount writes, its own readers see.
+            node.unpin();
             node.content = Ok(writing.new);
             writing.attrs.apply_to(&mut node.attr);
             node.revisions |= self.options.keep_revisions > 0;

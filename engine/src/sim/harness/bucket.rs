@@ -124,6 +124,7 @@ impl<const REPLICA_SET: bool> Site for GridFsOn<REPLICA_SET> {
     const KEEPS_TIMES: bool = true;
     const KEEPS_SYNCED: bool = true;
     const TROUBLES: &'static [Trouble] = if REPLICA_SET { &MONGO } else { MONGO.split_at(4).0 };
+    const READERS_KEEP: Duration = Duration::from_secs(11);
 
     fn server(now: Now) -> mongo::Server {
         let settings = mongo::Settings { replica_set: REPLICA_SET, ..mongo::Settings::default() };

@@ -8,7 +8,7 @@ use crate::backend::Backend;
 use crate::contract::Batch;
 use crate::layout::Layout;
 use crate::replay::Recorded;
-use crate::time::Now;
+use crate::time::{Duration, Now};
 
 use super::{Sabotage, Setup, Trouble};
 
@@ -128,6 +128,10 @@ pub trait Site: Clone + Debug + 'static {
 
     /// What can go wrong with the network and the server and must not show.
     const TROUBLES: &'static [Trouble] = &[];
+
+    /// For how long who has a file open goes on seeing it as it was opened when another mount
+    /// writes it anew.
+    const READERS_KEEP: Duration = Duration::ZERO;
 
     /// A server that can be mounted, with nothing on it.
     fn server(now: Now) -> Self::Server;

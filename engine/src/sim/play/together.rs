@@ -19,6 +19,9 @@ pub fn as_one<S: Site>(stage: &Stage<S>, steps: &[Step<S>]) -> Option<String> {
             }
             Step::Sleep(time) => world.sleep(*time),
             _ => {
+                if !S::READERS_KEEP.is_zero() {
+                    world.sleep(S::READERS_KEEP);
+                }
                 let mut should = model.tree();
                 timeless(&mut should);
                 for at in 0..world.mounts() {
