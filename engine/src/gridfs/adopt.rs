@@ -143,7 +143,9 @@ impl GridFs {
         let last = self.update(|it| {
             taken(true, it);
             it.begin("u").begin("$set").begin_array(&ours("links")).end().begin(&ours("gone"));
-            it.i64("s", self.session as i64).i64("t", cx.now.wall.0.div_euclid(1_000_000)).end();
+            it.i64("s", self.session as i64)
+                .i64("t", self.lease_clock(cx.now.mono).0.div_euclid(1_000_000))
+                .end();
             write_token(&ours("w"), token, it);
             it.end().begin("$unset").str("filename", "").end().end();
         });

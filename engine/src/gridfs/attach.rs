@@ -149,7 +149,7 @@ impl GridFs {
         let mut root = blank(Ino::ROOT, Kind::Dir);
         root.perm = 0o777 & !self.options.umask;
         (root.uid, root.gid) = (self.options.uid, self.options.gid);
-        (root.atime, root.mtime, root.ctime) = (self.born, self.born, self.born);
+        (root.atime, root.mtime, root.ctime) = (self.born.wall, self.born.wall, self.born.wall);
         let id = self.new_id(cx.now.wall);
         let token = Token { session: self.session, serial: 0 };
         commands.push(self.update(|it| {
@@ -157,7 +157,7 @@ impl GridFs {
             it.begin("u").begin("$setOnInsert");
             id.write("_id", it);
             it.i64("length", 0).i32("chunkSize", super::CHUNK_SIZE as i32);
-            it.date_time("uploadDate", self.born.0.div_euclid(1_000_000));
+            it.date_time("uploadDate", self.born.wall.0.div_euclid(1_000_000));
             // The filter sets `ino`, so the fields beside it are set one by one.
             let mut attr = DocBuf::new();
             write_attr(&root, &mut attr);

@@ -159,7 +159,7 @@ impl GridFs {
                 return Step::Done(Outcome::Conflict);
             }
         }
-        let Some(program) = self.lower(&plan, token, cx.now.wall) else {
+        let Some(program) = self.lower(&plan, token, self.lease_clock(cx.now.mono)) else {
             return Step::Done(Outcome::Applied(Facts::new()));
         };
         let (commands, mode) = (program.commands.clone(), program.mode);

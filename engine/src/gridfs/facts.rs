@@ -320,7 +320,7 @@ impl GridFs {
         let mut attr = blank(Ino::ROOT, Kind::Dir);
         attr.perm = 0o777 & !self.options.umask;
         (attr.uid, attr.gid) = (self.options.uid, self.options.gid);
-        (attr.atime, attr.mtime, attr.ctime) = (self.born, self.born, self.born);
+        (attr.atime, attr.mtime, attr.ctime) = (self.born.wall, self.born.wall, self.born.wall);
         self.uncounted(attr)
     }
 

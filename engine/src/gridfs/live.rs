@@ -491,7 +491,7 @@ impl GridFs {
                 }
             }
             Task::Restore(aside) => {
-                let commands = self.restore(&aside, replies, sweep::gone_before(cx));
+                let commands = self.restore(&aside, replies, self.gone_before(cx.now.mono));
                 if !commands.is_empty() {
                     let text = format!("{} files are restored after a crash", commands.len());
                     cx.notice(Level::Info, text);

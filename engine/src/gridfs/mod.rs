@@ -125,8 +125,8 @@ pub struct GridFs {
     /// Numbers ids and inode numbers.
     serial: u64,
     complained: BTreeSet<String>,
-    /// Shown for what has no times.
-    born: Wall,
+    /// When it was made. The time of day is shown for what has no times.
+    born: Now,
     epoch: Epoch,
     /// When the documents were asked for that are being read.
     since: Epoch,
@@ -183,10 +183,17 @@ impl GridFs {
             session: 0,
             serial: 0,
             complained: BTreeSet::new(),
-            born: now.wall,
+            born: now,
             epoch: Epoch(1),
             since: Epoch::default(),
         }
+    }
+
+    /// The time of day that leases on the server go by: what it was when this mount began, and what
+    /// has passed since. Who sets this machine's clock ends nobody's lease.
+    fn lease_clock(&self, now: Mono) -> Wall {
+        let passed = now.since(self.born.mono).as_nanos() as i64;
+        Wall(self.born.wall.0.saturating_add(passed))
     }
 
     /// Its options.

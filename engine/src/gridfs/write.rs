@@ -174,7 +174,7 @@ impl GridFs {
             writing.new.length = end;
             writing.staged = true;
             writing.stage = Stage::Staging;
-            let command = self.placeholder(&writing, cx.now.wall);
+            let command = self.placeholder(&writing, self.lease_clock(cx.now.mono));
             return self.send(writing, alloc::vec![command], Mode::Ordered);
         }
         writing.new.length = writing.old.length.max(end);
@@ -282,7 +282,7 @@ impl GridFs {
         }
         let mut commands = Vec::new();
         if writing.grows() && !batch.is_empty() && !self.is_marked(&writing, cx) {
-            commands.push(self.mark(&writing.id, cx.now.wall));
+            commands.push(self.mark(&writing.id, self.lease_clock(cx.now.mono)));
         }
         if !fresh.is_empty() {
             let mut insert = self.chunks("insert");

@@ -46,10 +46,10 @@ fn a_keyspace_outlives_all_troubles() {
 
 #[test]
 fn a_bucket_on_a_set_outlives_all_troubles() {
-    outlives_troubles::<Bucket>(Bucket::TROUBLES, 10_000..10_006);
+    outlives_troubles::<Bucket>(Bucket::TROUBLES, 10_000..10_016);
 }
 
 #[test]
 fn a_bucket_on_a_standalone_outlives_all_troubles() {
-    outlives_troubles::<LoneBucket>(LoneBucket::TROUBLES, 10_000..10_006);
+    outlives_troubles::<LoneBucket>(LoneBucket::TROUBLES, 10_000..10_016);
 }

@@ -79,7 +79,7 @@ impl GridFs {
             write_ids("_id", &held, it);
             it.begin(&ours("gone")).bool("$exists", true).end().end();
             it.begin("u").begin("$set");
-            it.i64(&ours("gone.t"), cx.now.wall.0.div_euclid(1_000_000));
+            it.i64(&ours("gone.t"), self.lease_clock(cx.now.mono).0.div_euclid(1_000_000));
             it.end().end().bool("multi", true);
         });
         let command = self.updates(self.files("update"), alloc::vec![alive]);
@@ -119,9 +119,14 @@ impl GridFs {
         Some(self.updates(self.files("update"), alloc::vec![unmark]))
     }
 
+    /// Who was gone before this, in milliseconds, is held by nobody any more.
+    pub(super) fn gone_before(&self, now: Mono) -> i64 {
+        self.lease_clock(now).0.div_euclid(1_000_000) - GONE_LEASE.as_millis() as i64
+    }
+
     /// What crashed mounts left behind.
     pub(super) fn sweep(&self, cx: &Cx<Mongo>) -> Vec<Command> {
-        let before = gone_before(cx);
+        let before = self.gone_before(cx.now.mono);
         let mut gone = self.files("find");
         gone.body().begin("filter").begin(&ours("gone.t")).i64("$lt", before).end();
         // What stepped aside for another is judged first, see `restore`.
@@ -139,7 +144,8 @@ impl GridFs {
         aside.body().begin("projection").i32("_id", 1).i32(&ours("gone"), 1).end();
         aside.body().i32("limit", RECLAIM as i32).bool("singleBatch", true);
         let mut half = self.files("find");
-        let before = cx.now.wall.0.div_euclid(1_000_000) - WRITE_LEASE.as_millis() as i64;
+        let now = self.lease_clock(cx.now.mono);
+        let before = now.0.div_euclid(1_000_000) - WRITE_LEASE.as_millis() as i64;
         half.body().begin("filter").begin(&ours("wr.t")).i64("$lt", before).end().end();
         half.body().begin("projection").i32("length", 1).i32("chunkSize", 1).i32(&ours("wr"), 1);
         half.body().end().i32("limit", RECLAIM as i32).bool("singleBatch", true);
@@ -359,9 +365,4 @@ fn write_ids(field: &str, ids: &[Id], body: &mut DocBuf) {
         id.write(&format!("{n}"), body);
     }
     body.end().end();
-}
-
-/// Who was gone before this, in milliseconds, is held by nobody any more.
-pub(super) fn gone_before(cx: &Cx<Mongo>) -> i64 {
-    cx.now.wall.0.div_euclid(1_000_000) - GONE_LEASE.as_millis() as i64
 }

@@ -76,7 +76,7 @@ impl GridFs {
             it.end().begin_array("u").begin("0").begin("$set").begin("metadata");
             it.begin_array("$mergeObjects").str("0", "$metadata").begin("1").begin("dbmount");
             it.i32("v", 1).begin("gone").i64("s", self.session as i64);
-            it.i64("t", cx.now.wall.0.div_euclid(1_000_000));
+            it.i64("t", self.lease_clock(cx.now.mono).0.div_euclid(1_000_000));
             it.i64("for", writing.ino.0 as i64).str("was", format!("${OURS}"));
             it.end().end().end().end().end().end().end().end();
         });

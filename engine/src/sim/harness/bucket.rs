@@ -93,8 +93,9 @@ impl Server for mongo::Server {
 
 /// What goes wrong with MongoDB and is nobody's loss; the last of it is about pushes and
 /// transactions, which a standalone does not have.
-const MONGO: [Trouble; 7] = [
+const MONGO: [Trouble; 8] = [
     Trouble::Cut,
+    Trouble::Clock,
     Trouble::Stall,
     Trouble::Slow,
     Trouble::Election,
@@ -123,7 +124,7 @@ impl<const REPLICA_SET: bool> Site for GridFsOn<REPLICA_SET> {
     const NAME: &'static str = if REPLICA_SET { "gridfs" } else { "gridfs on a standalone" };
     const KEEPS_TIMES: bool = true;
     const KEEPS_SYNCED: bool = true;
-    const TROUBLES: &'static [Trouble] = if REPLICA_SET { &MONGO } else { MONGO.split_at(4).0 };
+    const TROUBLES: &'static [Trouble] = if REPLICA_SET { &MONGO } else { MONGO.split_at(5).0 };
     const READERS_KEEP: Duration = Duration::from_secs(11);
 
     fn server(now: Now) -> mongo::Server {
