@@ -51,7 +51,11 @@ fn play(pair: &mut Pair, collection: &str, from: i64, acts: &[Act]) -> Option<St
     let mut sessions = vec![Numbers { number: from, open: false }; SESSIONS.into()];
     pair.on_real(&drop);
     pair.on_sim(&drop);
-    let mut commands = vec![indexes().command(collection)];
+    // Transactions read what a majority has: without the indexes there, they would be refused
+    // until the server has caught up.
+    let mut begin = indexes().command(collection);
+    begin.concern = Concern::Durable;
+    let mut commands = vec![begin];
     for act in acts {
         match act {
             Act::Plain(step) => {
