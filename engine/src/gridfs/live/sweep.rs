@@ -132,24 +132,29 @@ impl GridFs {
         // What stepped aside for another is judged first, see `restore`.
         gone.body().null(&ours("gone.for")).end();
         gone.body().begin("projection").i32("_id", 1).i32(&ours("gone"), 1).end();
-        gone.body().i32("limit", RECLAIM as i32).bool("singleBatch", true);
+        gone.body().i32("limit", RECLAIM as i32);
         let mut moved = self.files("find");
         moved.body().begin("filter").begin(&ours("moved")).bool("$exists", true).end().end();
         moved.body().begin("projection").i32(&ours("xattrs"), 0).end();
-        moved.body().i32("limit", RECLAIM as i32).bool("singleBatch", true);
+        moved.body().i32("limit", RECLAIM as i32);
         let mut aside = self.files("find");
         let before = before + (GONE_LEASE - ASIDE).as_millis() as i64;
         aside.body().begin("filter").begin(&ours("gone.t")).i64("$lt", before).end();
         aside.body().begin(&ours("gone.for")).bool("$exists", true).end().end();
         aside.body().begin("projection").i32("_id", 1).i32(&ours("gone"), 1).end();
-        aside.body().i32("limit", RECLAIM as i32).bool("singleBatch", true);
+        aside.body().i32("limit", RECLAIM as i32);
         let mut half = self.files("find");
         let now = self.lease_clock(cx.now.mono);
         let before = now.0.div_euclid(1_000_000) - WRITE_LEASE.as_millis() as i64;
         half.body().begin("filter").begin(&ours("wr.t")).i64("$lt", before).end().end();
         half.body().begin("projection").i32("length", 1).i32("chunkSize", 1).i32(&ours("wr"), 1);
-        half.body().end().i32("limit", RECLAIM as i32).bool("singleBatch", true);
-        alloc::vec![gone, moved, aside, half]
+        half.body().end().i32("limit", RECLAIM as i32);
+        let mut asked = alloc::vec![gone, moved, aside, half];
+        for find in &mut asked {
+            // Without a size, the only batch ends after 101 documents.
+            find.body().i32("batchSize", RECLAIM as i32).bool("singleBatch", true);
+        }
+        asked
     }
 
     /// Asks for the inodes for which documents stepped aside.
@@ -315,7 +320,8 @@ impl GridFs {
         body.begin("filter").i64(&ours("rev"), of.0 as i64).end();
         body.begin("sort").i32("uploadDate", -1).end();
         body.i64("skip", i64::from(self.options.keep_revisions)).i32("limit", RECLAIM as i32);
-        body.begin("projection").i32("_id", 1).end().bool("singleBatch", true);
+        body.begin("projection").i32("_id", 1).end();
+        body.i32("batchSize", RECLAIM as i32).bool("singleBatch", true);
         alloc::vec![stay.expecting(Expect::Success), outdated]
     }
 
